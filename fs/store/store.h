@@ -1,0 +1,78 @@
+// The store: images as plain sparse files under STORE/images, in the tree that the mount shows.
+//
+//   STORE/images/...          the tree; every entry carries its object id (tag "id")
+//   STORE/unlinked/<id>       images that lost their name while somebody has them open
+//   STORE/state               the last checkpoint (see state.h)
+//
+// The name-space calls below are redo: given an object id and the result that a record names, each
+// checks what is there first, does what is missing, and may be repeated from any earlier record of
+// the same journal on a store that is already further. What stands in the way of a name is moved to
+// unlinked/, never deleted. None is durable before sync_names().
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fs/base/ids.h"
+#include "fs/base/result.h"
+#include "fs/seam/disk.h"
+#include "fs/journal/changes.h"
+
+namespace vmfs {
+
+// What load() finds.
+struct StoredObject {
+  ObjectId object{};
+  ObjectId parent{};  // 0: in unlinked/
+  std::string name;
+  FileStat stat;
+  std::string target;  // of a symlink
+};
+
+// Thread-safe.
+class Store {
+ public:
+  // Makes the directories of an empty store. Durable on return.
+  static Result<> create(Disk& disk);
+  // Scans the tree: O(number of files), metadata only. An entry without an id was put there by
+  // somebody else while the volume was not mounted: reported by foreign(), and left alone.
+  static Result<std::unique_ptr<Store>> open(Disk& disk);
+  ~Store();
+
+  // What was found, parents before children, the root first.
+  const std::vector<StoredObject>& loaded() const;
+  void forget_loaded();
+  const std::vector<std::string>& foreign() const;
+
+  Result<> create_object(const Create& change);
+  Result<> unlink(const Unlink& change);
+  Result<> rename(const Rename& change);
+  Result<> delete_object(ObjectId object);  // nothing to do if it is gone
+  // Puts `object` under that name, wherever it is now. For base copies.
+  Result<> place(ObjectId object, ObjectId parent, const std::string& name);
+  Result<> set_attributes(ObjectId object, const FileAttributes& set);
+  bool exists(ObjectId object) const;
+  // Where it is now, relative to STORE ("images/a/b"); for messages and tools.
+  std::optional<std::string> path_of(ObjectId object) const;
+
+  // The image's file, open for reading and writing; kept open in a bounded cache. kNotFound if the
+  // object is gone. The File stays usable after a rename or unlink.
+  Result<std::shared_ptr<File>> file(ObjectId object);
+
+  // Makes every name-space change so far durable, attributes included.
+  Result<> sync_names();
+  Result<DiskSpace> space();
+
+  // A read-only copy of the image as the store has it now, at STORE/images/.snapshots/NAME/<its path>;
+  // shares extents where the file system can, else copies the data. Durable on return. If the image
+  // has been copied to that snapshot already, nothing is done.
+  Result<> keep_copy(ObjectId object, const std::string& snapshot);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace vmfs

@@ -1,0 +1,266 @@
+// One node's part of a volume: journal, not-yet-applied index, applier, store and name space, behind
+// the operations that a file system front, replication and the command line need. The same engine
+// serves a primary (fed by the front) and a secondary (fed by the network).
+//
+// What the operations promise: docs/SEMANTICS.md. In short: a change that returned success is written
+// (survives this process); a flush that completed is durable (survives the machine; in sync mode, any
+// one of the two).
+//
+// Threads: everything is thread-safe unless it says otherwise. No operation waits for the network, a
+// token or free space: it returns kWouldWait, and the caller parks a retry with park(). Operations may
+// wait for the disk.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fs/base/ids.h"
+#include "fs/base/result.h"
+#include "fs/journal/changes.h"
+#include "fs/journal/journal.h"
+#include "fs/seam/clock.h"
+#include "fs/seam/disk.h"
+#include "fs/store/state.h"
+#include "fs/volume/replication_hooks.h"
+
+namespace vmfs {
+
+// Who asks, and for which kernel request: a repeat of a request that has a record is answered from it.
+struct Caller {
+  RequestId request;
+  bool resent = false;  // the kernel says that it may have sent this before
+  std::uint32_t uid = 0, gid = 0;
+};
+
+struct Attributes {
+  ObjectId object{};
+  FileStat stat;
+};
+
+// An image, directory or symlink that somebody works with. Opaque; keeps its object alive in memory.
+class Object;
+using ObjectRef = std::shared_ptr<Object>;
+
+struct ListedEntry {
+  std::string name;
+  ObjectId object{};
+  FileType type{};
+};
+
+struct AttributesToSet {
+  FileAttributes set;
+  std::optional<std::uint64_t> size;
+};
+
+struct VolumeOptions {
+  JournalOptions journal;
+  std::uint64_t memory_max = 256u << 20;        // bytes for the not-yet-applied index
+  std::int64_t sync_interval_ns = 100'000'000;  // the journal is synced at least this often ...
+  std::uint64_t sync_bytes = 32u << 20;         // ... and after this much
+  std::int64_t apply_after_ns = 2'000'000'000;  // unapplied changes older than this are applied
+  std::uint64_t peer_journal_max = 0;  // journal bytes kept for a peer that is away; 0: half of it
+  bool has_peers = false;              // then owned groups start suspended
+};
+
+struct VolumeUsage {
+  std::uint64_t journal_used = 0, journal_max = 0;
+  std::uint64_t unapplied_bytes = 0, index_memory = 0;
+  std::uint64_t images = 0;
+  DiskSpace store;
+};
+
+struct Activity {
+  bool in_flight = false;    // a change is being made right now
+  bool unflushed = false;    // changes since the last flush
+  bool open_writer = false;  // a handle that has written is open
+  bool active(bool holds_lock) const { return in_flight || unflushed || (open_writer && holds_lock); }
+};
+
+// A record as it came from a peer: header (local fields zero) and payload.
+struct ReceivedRecord {
+  RecordHeader header;
+  ByteView payload;
+};
+
+class Volume {
+ public:
+  // --- Life (open.cc) ---------------------------------------------------------------------------
+
+  // An empty volume in an empty store: store directories, journal, state. Durable on return.
+  static Result<> create(Disk& store, Disk& journal, const VolumeOptions& options);
+
+  struct OpenArguments {
+    // The FUSE connection that goes on, if only the daemon died; requests of it that were unanswered
+    // are looked up among the records that replay passes.
+    ConnectionId connection{};
+    std::vector<std::uint64_t> unanswered;
+    bool previous_sync_failed = false;
+  };
+  // Recovers: replays the journal from the last checkpoint into the index and the name space. When it
+  // returns, everything acknowledged before is readable. If only the daemon died (`connection` names
+  // the connection of the checkpoint's life) ownership goes on; otherwise, with peers, owned groups
+  // are kSuspended. After an unclean stop of the machine the next change of each owned group starts a
+  // new epoch.
+  static Result<std::unique_ptr<Volume>> open(Disk& store, Disk& journal, Clock& clock,
+                                              const VolumeOptions& options,
+                                              const OpenArguments& arguments);
+  // Does not apply or sync: that is what close() is for.
+  ~Volume();
+  // Applies everything, checkpoints, marks the state clean. No operation may be running.
+  Result<> close();
+
+  void set_hooks(ReplicationHooks* hooks);  // before use; may be null
+
+  // --- Name space (name_space.cc) -----------------------------------------------------------------
+
+  // A negative answer is kNotFound.
+  Result<Attributes> lookup(ObjectId parent, std::string_view name);
+  Result<Attributes> attributes(ObjectId object);
+  Result<Attributes> create(const Caller&, ObjectId parent, std::string_view name,
+                            std::uint32_t permissions);
+  Result<Attributes> make_directory(const Caller&, ObjectId parent, std::string_view name,
+                                    std::uint32_t permissions);
+  Result<Attributes> make_symlink(const Caller&, ObjectId parent, std::string_view name,
+                                  std::string_view target);
+  Result<std::string> read_symlink(ObjectId object);
+  Result<> unlink(const Caller&, ObjectId parent, std::string_view name);
+  Result<> remove_directory(const Caller&, ObjectId parent, std::string_view name);
+  Result<> rename(const Caller&, ObjectId from_parent, std::string_view from_name,
+                  ObjectId to_parent, std::string_view to_name, bool no_replace);
+  // Entries as of now, without "." and "..".
+  Result<std::vector<ListedEntry>> list(ObjectId directory);
+  Result<Attributes> set_attributes(const Caller&, ObjectId object, const AttributesToSet& change);
+  Result<DiskSpace> space();
+  // For a path relative to the mount point ("" is the root).
+  Result<Attributes> resolve(std::string_view path);
+  std::string path_of(ObjectId object);  // "unlinked <id>" if it has none
+
+  // --- Images (image_io.cc) -----------------------------------------------------------------------
+
+  // Each open is matched by one close. `writable`: the handle may write.
+  Result<ObjectRef> open_image(ObjectId object, bool writable);
+  // The last close of an unlinked image deletes it, on its owner. `wrote`: this handle has written.
+  void close_image(const ObjectRef& image, bool writable, bool wrote);
+
+  // Reads up to out.size(); fewer only at the end of the image.
+  Result<std::size_t> read(Object& image, std::uint64_t offset, std::span<std::byte> out);
+  // Written when it returns; all or nothing. At most kPayloadMax bytes.
+  Result<> write(Object& image, const Caller&, std::uint64_t offset, ByteView bytes);
+  // punch: zeros and frees; else zeros and keeps blocks. Does not change the size unless `extend`.
+  Result<> zero(Object& image, const Caller&, std::uint64_t offset, std::uint64_t length, bool punch,
+                bool extend);
+  Result<> allocate(Object& image, const Caller&, std::uint64_t offset, std::uint64_t length,
+                    bool keep_size);
+  // Whence data or hole; kNotFound (ENXIO) past the end.
+  Result<std::uint64_t> seek(Object& image, std::uint64_t offset, bool data);
+  // Makes what the image has so far durable, as the mode demands. `done` is called once, maybe before
+  // this returns, from any thread. Without peers it is called before this returns.
+  void flush(Object& image, const Caller&, std::function<void(Result<>)> done);
+  // The same for the name space: fsync of a directory.
+  void flush_names(const Caller&, std::function<void(Result<>)> done);
+
+  // A request got kWouldWait from a change of `group`: `retry` is called once, from another thread,
+  // when that may have changed (maybe at once).
+  void park(GroupId group, std::function<void()> retry);
+
+  // --- Groups: what replication and ownership need (groups.cc) -------------------------------------
+
+  std::vector<GroupState> groups();
+  std::optional<GroupState> group(GroupId group);  // history and last written position
+  Position durable_position(GroupId group);
+  Gate gate(GroupId group);
+  void set_gate(GroupId group, Gate gate);
+  // Wakes parked requests: they retry, or fail with `error`.
+  void reopen(GroupId group);
+  void refuse(GroupId group, Error error);
+  void resume_writes();
+  Activity activity(GroupId group);
+
+  // Closes the gate, waits for changes under way, appends kReleased and makes it durable. The group
+  // then has no owner here; old write handles fail with EIO until reopened.
+  Result<Lsn> release(GroupId group, NodeId taker);
+  // Appends kTaken (or kEpoch for other causes) with a new epoch whose parent is the last position
+  // here, makes it durable, sets the owner to this node and opens the gate.
+  Result<Lsn> take(GroupId group, EpochCause cause);
+  // A peer was counted lost: the next change of every group owned here begins with a durable kEpoch.
+  void begin_epochs(EpochCause cause);
+  // Begins it now for this group if one is due (for a flush that is about to be acknowledged without
+  // the peer). Durable on return.
+  Result<> begin_epoch_if_due(GroupId group);
+  // Forgets history that all peers have.
+  void trim_history(GroupId group, Position confirmed_by_all);
+
+  // --- Replica (replica.cc) ------------------------------------------------------------------------
+
+  // Appends records of groups that others own, in order; written when it returns, nothing visible yet.
+  // kProtocol if a record does not continue its group here (wrong epoch, gap in seq): nothing of the
+  // call is appended then. A repeat of records already here is passed over. kWouldWait: journal full.
+  Result<Lsn> receive(std::span<const ReceivedRecord> records);
+  // Makes visible what receive() appended below `durable` (at most journal().durable_lsn()): index,
+  // sizes, name space, owners. Calls the observer for each group whose owner or history changed.
+  Result<> publish_received(Lsn durable);
+  struct Observer {
+    virtual ~Observer() = default;
+    virtual void group_changed(GroupId group, RecordType because) = 0;
+    virtual void image_changed(ObjectId) {}      // content or attributes, by a peer
+    virtual void names_changed(ObjectId parent, const std::string& name) {
+      (void)parent, (void)name;
+    }
+  };
+  void add_observer(Observer* observer);
+
+  // Reading a group for a base copy. The position is that of a state which the image reaches once all
+  // records up to it are applied over the bytes read.
+  struct BaseImage {
+    GroupState state;
+    FileStat stat;
+  };
+  Result<BaseImage> base_image(GroupId group);
+  Result<std::vector<BaseObject>> base_names();
+  // The next range of data (not holes) at or after `offset`, at most `length_max` long; none: end.
+  Result<std::optional<BaseRange>> base_next(GroupId group, std::uint64_t offset,
+                                             std::uint64_t length_max);
+  Result<> base_read(GroupId group, std::uint64_t offset, std::span<std::byte> out);
+
+  // What the records after `since` in this journal touched; nothing if they have been recycled (then
+  // the whole image must be copied).
+  Result<std::optional<std::vector<BaseRange>>> touched_since(GroupId group, Position since);
+  // Keeps the group's present state (image, or for the name space nothing but its listing) as
+  // .snapshots/NAME/<path>, read-only. Applies what is unapplied first. Durable on return.
+  Result<> keep_as_snapshot(GroupId group, const std::string& name);
+  // Marks a split brain, or its end.
+  Result<> set_split(GroupId group, bool split);
+
+  Journal& journal();
+  // Journal space below is no longer needed by that peer; remembered in the checkpoint.
+  void set_peer(const PeerState& peer);
+  void remove_peer(NodeId peer);
+  std::vector<PeerState> peers();
+  NodeId node() const;
+
+  // --- Background (applier.cc); called by workers.h's threads, or by the simulator -------------------
+
+  // Syncs the journal if an interval or amount is exceeded. Returns ns until it may be due again.
+  Result<std::int64_t> sync_if_due();
+  // Applies durable records if enough has gathered or waited (all of it if `all`), a bounded amount a
+  // call; checkpoints when a pass is complete. True if there is more to do now.
+  Result<bool> apply_some(bool all);
+  // Makes the store durable up to what was applied, writes the state, releases journal space.
+  Result<> checkpoint();
+
+  VolumeUsage usage();
+  // What went wrong and stands, for `status`: empty when healthy.
+  std::vector<std::string> problems();
+
+  struct Impl;
+
+ private:
+  explicit Volume(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace vmfs
