@@ -2,11 +2,20 @@
 
 #include <sys/random.h>
 
+#include <cstring>
+
 #include "fs/base/check.h"
 
 namespace vmfs {
 
+namespace {
+std::uint64_t (*source_for_simulation)() = nullptr;
+}
+
+void set_random_source_for_simulation(std::uint64_t (*source)()) { source_for_simulation = source; }
+
 std::uint64_t random_u64() {
+  if (source_for_simulation != nullptr) [[unlikely]] return source_for_simulation();
   std::uint64_t value = 0;
   // Reads of up to 256 bytes are never short once the generator is seeded: getrandom(2).
   CHECK_INVARIANT(::getrandom(&value, sizeof value, 0) == sizeof value, "getrandom");
@@ -27,8 +36,9 @@ ConnectionId new_connection_id() { return ConnectionId{random_above_one()}; }
 
 VolumeId new_volume_id() {
   VolumeId id;
-  CHECK_INVARIANT(::getrandom(id.data(), id.size(), 0) == static_cast<ssize_t>(id.size()),
-                  "getrandom");
+  static_assert(sizeof id == 2 * sizeof(std::uint64_t));
+  const std::uint64_t halves[2] = {random_u64(), random_u64()};
+  std::memcpy(id.data(), halves, sizeof id);
   return id;
 }
 

@@ -58,6 +58,9 @@ EpochId new_epoch_id();
 ConnectionId new_connection_id();
 VolumeId new_volume_id();
 std::uint64_t random_u64();
+// From now on all of the above come from `source`, so that a simulation replays from its seed; null:
+// the kernel again. Not while other threads run. Nobody may take randomness from anywhere else.
+void set_random_source_for_simulation(std::uint64_t (*source)());
 
 std::string to_string(const VolumeId& id);  // 32 hex digits
 
