@@ -1,6 +1,7 @@
 #include "fs/base/sizes.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <limits>
 
