@@ -20,7 +20,8 @@ struct GroupState {
   NodeId owner{};  // who may change it; 0: released and not yet taken
   NodeId taker{};  // named by a release
   // Oldest first; the last is the current epoch; the first may have been trimmed to. seq: of the last
-  // record here, in the last epoch.
+  // record here, in the last epoch. seq goes on counting across epochs: the record that begins an epoch
+  // (kEpoch, kTaken) bears the new epoch and parent.seq + 1. Empty: nothing is known here yet.
   std::vector<EpochEntry> history;
   std::uint64_t seq = 0;
   // The last record of the group that was in a segment which has been recycled: who is behind it

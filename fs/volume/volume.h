@@ -64,6 +64,9 @@ struct VolumeOptions {
   std::int64_t apply_after_ns = 2'000'000'000;  // unapplied changes older than this are applied
   std::uint64_t peer_journal_max = 0;  // journal bytes kept for a peer that is away; 0: half of it
   bool has_peers = false;              // then owned groups start suspended
+  // create(): for a node that joins. The volume knows nothing yet: its name space has an empty history
+  // and no owner (gate kSecondary), and a peer's base copy brings everything.
+  bool joining = false;
 };
 
 struct VolumeUsage {
@@ -199,6 +202,12 @@ class Volume {
   // Appends records of groups that others own, in order; written when it returns, nothing visible yet.
   // kProtocol if a record does not continue its group here (wrong epoch, gap in seq): nothing of the
   // call is appended then. A repeat of records already here is passed over. kWouldWait: journal full.
+  // A group owned here is received too while its gate is not open (kSuspended: a tail that this node
+  // lost comes back from the peer that has it; or a follow replaces it).
+  // kBaseBegin sets the group's history and position to those that it carries (the group comes to be
+  // if it was unknown); from its publishing until that of kBaseEnd the group is inconsistent. Later
+  // records of the group continue from there, interleaved with kBaseData; their order in the stream
+  // decides which bytes are newer.
   Result<Lsn> receive(std::span<const ReceivedRecord> records);
   // Makes visible what receive() appended below `durable` (at most journal().durable_lsn()): index,
   // sizes, name space, owners. Calls the observer for each group whose owner or history changed.
@@ -213,8 +222,11 @@ class Volume {
   };
   void add_observer(Observer* observer);
 
-  // Reading a group for a base copy. The position is that of a state which the image reaches once all
-  // records up to it are applied over the bytes read.
+  // Reading a group for a base copy, while it changes. base_image() and base_names() report a position
+  // P such that every record up to P is reflected by base_read() and base_names() calls from then on;
+  // base_read() reflects every record that was written (journal().written_lsn()) before the call: both
+  // wait for changes of the group that are written and not yet in the index. They may reflect later
+  // ones too: those come again in the stream.
   struct BaseImage {
     GroupState state;
     FileStat stat;

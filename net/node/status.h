@@ -1,0 +1,94 @@
+// What `status` shows: plain values, gathered on the node's thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "fs/base/ids.h"
+#include "net/node/settings.h"
+
+namespace vmfs {
+
+enum class LinkState : std::uint8_t {
+  kConnecting,  // no connection; trying, or waiting for the peer to dial
+  kConnected,   // hands shaken
+  kRefused,     // one side refuses the other: PeerStatus::link_reason says why; tried again, rarely
+};
+
+enum class PeerSync : std::uint8_t {
+  kLost,        // not connected, or connected without having compared histories yet
+  kCatchingUp,  // gets from the journal what it lacks
+  kFullCopy,    // at least one group is being copied whole
+  kInSync,      // caught up: counts for what a flush promises
+  kFull,        // connected, but cannot take records (its journal or disk is full)
+};
+
+const char* to_string(LinkState state);  // "connecting", "connected", "refused"
+const char* to_string(PeerSync sync);    // "lost", "catching-up", "full-copy", "in-sync", "full"
+
+struct PeerStatus {
+  PeerInfo peer;
+  LinkState link = LinkState::kConnecting;
+  std::string link_reason;         // why it is not connected, or was refused
+  std::string remote;              // the connection's other end
+  std::int64_t link_since_wall_ns = 0;  // when `link` became what it is; 0: since the start
+  std::int64_t last_contact_wall_ns = 0;  // 0: never
+  bool was_in_sync = false;        // now, or when last heard
+  PeerSync sync = PeerSync::kLost;
+  // What this node has written and the peer has not confirmed durable (an upper bound when lost).
+  std::uint64_t lag_bytes = 0;
+  std::int64_t lag_ns = 0;         // age of the oldest such record
+  std::uint64_t bytes_sent = 0, bytes_received = 0;  // since the start, payloads as on the wire
+  std::uint64_t send_bytes_per_second = 0, receive_bytes_per_second = 0;
+  std::uint64_t copy_bytes_done = 0, copy_bytes_total = 0;  // kFullCopy
+};
+
+enum class Role : std::uint8_t {
+  kPrimary,       // may be changed here
+  kSecondary,     // another node may change it
+  kSuspended,     // owned here before a stop; waits until the peers have been heard
+  kReleased,      // between two owners
+  kFrozen,        // owned here, waits for a lost peer (on-peer-loss = freeze)
+  kInconsistent,  // a full copy is under way
+  kSplit,         // split brain; replication of it has stopped
+};
+const char* to_string(Role role);  // "primary", "secondary", ...
+
+struct ImagePeerStatus {
+  NodeId node{};
+  Position position;              // the last record the peer has confirmed durable
+  std::uint64_t lag_records = 0;  // ours beyond it
+  std::uint64_t lag_bytes = 0;    // an upper bound: all groups' unconfirmed bytes; 0 if no records lag
+  std::int64_t lag_ns = 0;
+  std::string state;              // as PeerSync, or "split", "following", "has-open-writer"
+  std::string rule;               // of net/history/compare.h, by which histories were last compared
+};
+
+struct ImageStatus {
+  GroupId group{};  // kNameSpace: the name space itself, path ""
+  std::string path;
+  Role role = Role::kSecondary;
+  NodeId owner{};   // 0: none
+  std::string owner_name;
+  Position position;
+  std::vector<ImagePeerStatus> peers;
+  // If this node died now: records of this image that no peer has durable.
+  std::uint64_t lost_records = 0;
+};
+
+struct NodeStatus {
+  NodeId node{};
+  std::string node_name;
+  VolumeSettings settings;
+  bool ready = false;  // ownership is settled (the condition of `vmfs wait ready`)
+  std::string ready_reason;  // what it waits for
+  std::vector<PeerStatus> peers;
+  std::vector<ImageStatus> images;  // by path; the name space first
+  std::vector<std::string> problems;  // what a person should know or do; empty: healthy
+  // If this node died now: what the best peer lacks.
+  std::uint64_t lost_records = 0, lost_bytes = 0;
+  std::int64_t lost_ns = 0;
+};
+
+}  // namespace vmfs
