@@ -1,0 +1,53 @@
+// The daemon's end of the holder: what it inherits (see holder.h), and how it reports.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fs/base/ids.h"
+#include "fs/base/result.h"
+#include "fs/fuse/connection_memory.h"
+
+namespace vmfs {
+
+class DaemonLink {
+ public:
+  // Takes over the descriptors that the holder passed at fixed numbers. kRefused if this process was
+  // not started by a holder. Call it once, first of all, before any other descriptor is opened. Also
+  // sets PR_SET_IO_FLUSHER and ignores SIGTERM, SIGINT, SIGHUP and SIGPIPE: the holder unmounts, and
+  // then the daemon ends by itself.
+  static Result<std::unique_ptr<DaemonLink>> inherit();
+  ~DaemonLink();
+
+  // This mount's life: the same for every daemon of one holder.
+  ConnectionId connection() const;
+  // A daemon served this connection before: pass connection() and unanswered() to Volume::open. If
+  // not, the kernel's INIT is still to be answered.
+  bool resumed() const;
+  // Requests which the daemon before read and may not have answered, FUSE_UNIQUE_RESEND masked.
+  std::vector<std::uint64_t> unanswered() const;
+
+  // Ready to serve; relayed to `vmfs mount`. Called once, after Front::start().
+  void report_ready();
+  // Why this start fails; then exit with kDaemonStartFailed.
+  void report_error(const std::string& message);
+
+  const std::string& mountpoint() const;
+  int holder_pid() const;
+  bool holder_alive() const;  // if not, nobody restarts this daemon
+  std::uint64_t starts() const;  // how many daemons this connection has seen, this one included
+
+  // For Front.
+  int fuse_descriptor() const;
+  const std::vector<int>& clones() const;
+  ConnectionMemory& memory();
+
+ private:
+  DaemonLink();
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace vmfs
