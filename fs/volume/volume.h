@@ -67,6 +67,9 @@ struct VolumeOptions {
   // create(): for a node that joins. The volume knows nothing yet: its name space has an empty history
   // and no owner (gate kSecondary), and a peer's base copy brings everything.
   bool joining = false;
+  // Runs parked retries that may go on; null: they gather until run_parked() is called (by
+  // VolumeWorkers' slow lane, or by a test).
+  std::function<void(std::function<void()>)> executor;
 };
 
 struct VolumeUsage {
@@ -102,6 +105,9 @@ class Volume {
     ConnectionId connection{};
     std::vector<std::uint64_t> unanswered;
     bool previous_sync_failed = false;
+    // Whether the kernel still waits for the answer to that request; asked at checkpoints, so that
+    // an answer outlives its record. Null: no request outlives the daemon.
+    std::function<bool(std::uint64_t unique)> still_unanswered;
   };
   // Recovers: replays the journal from the last checkpoint into the index and the name space. When it
   // returns, everything acknowledged before is readable. If only the daemon died (`connection` names
@@ -166,9 +172,12 @@ class Volume {
   // The same for the name space: fsync of a directory.
   void flush_names(const Caller&, std::function<void(Result<>)> done);
 
-  // A request got kWouldWait from a change of `group`: `retry` is called once, from another thread,
-  // when that may have changed (maybe at once).
+  // A request got kWouldWait from a change of `group`: `retry` is called once, through the executor
+  // or run_parked(), when that may have changed (maybe at once). The retry must make its call before
+  // it returns, on the same thread: that is how refuse() answers it.
   void park(GroupId group, std::function<void()> retry);
+  // Runs the retries that may go on. True if there was one.
+  bool run_parked();
 
   // --- Groups: what replication and ownership need (groups.cc) -------------------------------------
 
@@ -227,6 +236,15 @@ class Volume {
   // base_read() reflects every record that was written (journal().written_lsn()) before the call: both
   // wait for changes of the group that are written and not yet in the index. They may reflect later
   // ones too: those come again in the stream.
+  // Reading a group for a base copy. How the stream of one goes:
+  //   kBaseBegin   header: the position P that base_image() returned, before anything is read;
+  //                payload: BaseBegin with that history and stat. The target takes P as its own: the
+  //                records up to P that are still in the stream are repeats (the bytes have them).
+  //   kBaseData    bytes read after that, so as new as P or newer.
+  //   (records of the group after P, as usual, in between: applied over the data in order)
+  //   kBaseEnd     header: the group's position Q after the last byte was read. Must come after the
+  //                record Q in the stream: only then is what the target has a state of the group.
+  // The name space likewise, from base_names(). All on the source's one stream.
   struct BaseImage {
     GroupState state;
     FileStat stat;
