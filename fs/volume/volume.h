@@ -235,8 +235,7 @@ class Volume {
   // P such that every record up to P is reflected by base_read() and base_names() calls from then on;
   // base_read() reflects every record that was written (journal().written_lsn()) before the call: both
   // wait for changes of the group that are written and not yet in the index. They may reflect later
-  // ones too: those come again in the stream.
-  // Reading a group for a base copy. How the stream of one goes:
+  // ones too: those come again in the stream. How the stream goes:
   //   kBaseBegin   header: the position P that base_image() returned, before anything is read;
   //                payload: BaseBegin with that history and stat. The target takes P as its own: the
   //                records up to P that are still in the stream are repeats (the bytes have them).
