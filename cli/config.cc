@@ -1,0 +1,327 @@
+#include "cli/config.h"
+
+#define TOML_EXCEPTIONS 0
+#define TOML_ENABLE_FORMATTERS 0
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <toml++/toml.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <set>
+
+#include "cli/file.h"
+#include "cli/size.h"
+#include "net/link/address.h"
+
+namespace vmfs {
+
+namespace {
+
+// One table of the file. Every key that is known is asked for once; what then is left is unknown.
+class Section {
+ public:
+  Section(const toml::table& table, std::string file, std::string name)
+      : table_(table), file_(std::move(file)), name_(std::move(name)) {}
+
+  tl::unexpected<Error> bad(const toml::node& node, std::string_view key,
+                            std::string_view message) const {
+    return bad(node.source().begin.line, key, message);
+  }
+  tl::unexpected<Error> bad(std::uint32_t line, std::string_view key,
+                            std::string_view message) const {
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("{}:{}: {}{}: {}", file_, line, name_.empty() ? "" : name_ + ".", key,
+                            message));
+  }
+
+  // Hands the string to `take`; a missing key is left at its default, or is an error if required.
+  Result<> text(std::string_view key, bool required,
+                const std::function<Result<>(const std::string&)>& take) {
+    known_.emplace(key);
+    const toml::node* node = table_.get(key);
+    if (node == nullptr) {
+      if (!required) return {};
+      return bad(table_.source().begin.line, key, "this key is missing, and it has no default");
+    }
+    auto value = node->value_exact<std::string>();
+    if (!value) return bad(*node, key, "the value must be a string in quotation marks");
+    if (auto taken = take(*value); !taken) return bad(*node, key, taken.error().message);
+    return {};
+  }
+  Result<> integer(std::string_view key, std::int64_t least, std::int64_t most,
+                   const std::function<void(std::int64_t)>& take) {
+    known_.emplace(key);
+    const toml::node* node = table_.get(key);
+    if (node == nullptr) return {};
+    auto value = node->value_exact<std::int64_t>();
+    if (!value || *value < least || *value > most)
+      return bad(*node, key, fmt::format("the value must be a whole number from {} to {}", least, most));
+    take(*value);
+    return {};
+  }
+  Result<> size(std::string_view key, std::uint64_t least, std::uint64_t& target) {
+    return text(key, false, [&](const std::string& value) -> Result<> {
+      VMFS_ASSIGN(std::uint64_t bytes, parse_size(value));
+      if (bytes < least)
+        return fail(ErrorKind::kInvalid, EINVAL,
+                    fmt::format("\"{}\" is too little; at least {}", value, exact_size(least)));
+      target = bytes;
+      return {};
+    });
+  }
+  // A table or array of tables below this one; known, but read by somebody else.
+  void contains(std::string_view key) { known_.emplace(key); }
+
+  Result<> nothing_else() const {
+    for (auto&& [key, node] : table_) {
+      if (known_.contains(std::string(key.str()))) continue;
+      std::string allowed;
+      for (const std::string& name : known_) allowed += (allowed.empty() ? "" : ", ") + name;
+      return bad(key.source().begin.line, key.str(),
+                 fmt::format("unknown key; allowed {}: {}",
+                             name_.empty() ? "at the top" : "in [" + name_ + "]", allowed));
+    }
+    return {};
+  }
+
+ private:
+  const toml::table& table_;
+  std::string file_;
+  std::string name_;
+  std::set<std::string> known_;
+};
+
+template <class Value>
+std::function<Result<>(const std::string&)> into(Value& target, Result<Value> (*parse)(std::string_view)) {
+  return [&target, parse](const std::string& text) -> Result<> {
+    VMFS_ASSIGN(target, parse(text));
+    return {};
+  };
+}
+
+std::function<Result<>(const std::string&)> name_into(std::string& target, std::string_view what) {
+  return [&target, what](const std::string& text) -> Result<> {
+    VMFS_TRY(check_name(what, text));
+    target = text;
+    return {};
+  };
+}
+
+std::function<Result<>(const std::string&)> address_into(std::string& target) {
+  return [&target](const std::string& text) -> Result<> {
+    if (!text.empty()) VMFS_TRY(parse_address(text));
+    target = text;
+    return {};
+  };
+}
+
+Result<> read_volume(const toml::table& table, const std::string& file, Config& config) {
+  Section volume(table, file, "volume");
+  VMFS_TRY(volume.text("name", true, name_into(config.volume_name, "volume")));
+  VMFS_TRY(volume.text("id", true, into(config.volume, parse_volume_id)));
+  VMFS_TRY(volume.text("mode", true, into(config.settings.mode, parse_mode)));
+  VMFS_TRY(volume.text("on-peer-loss", false, into(config.settings.on_peer_loss, parse_peer_loss)));
+  VMFS_TRY(volume.text("compression", false, into(config.settings.compression, parse_compression)));
+  VMFS_TRY(volume.integer("settings-version", 1, INT64_MAX, [&](std::int64_t value) {
+    config.settings.version = static_cast<std::uint64_t>(value);
+  }));
+  return volume.nothing_else();
+}
+
+Result<> read_node(const toml::table& table, const std::string& file, Config& config) {
+  Section node(table, file, "node");
+  VMFS_TRY(node.text("name", true, name_into(config.node_name, "node")));
+  VMFS_TRY(node.text("id", true, into(config.node, parse_node_id)));
+  VMFS_TRY(node.text("listen", false, address_into(config.listen)));
+  VMFS_TRY(node.text("tls", false, into(config.encryption, parse_encryption)));
+  VMFS_TRY(node.text("journal", false, [&](const std::string& text) -> Result<> {
+    if (text.empty()) return fail(ErrorKind::kInvalid, EINVAL, "the value must name a directory");
+    config.journal = text;
+    return {};
+  }));
+  config.journal_size = kJournalSizeLeast;
+  VMFS_TRY(node.size("journal-size", kJournalSizeFloor, config.journal_size));
+  VMFS_TRY(node.size("peer-journal-size", kJournalSizeFloor / 2, config.peer_journal_size));
+  if (config.peer_journal_size > config.journal_size)
+    return node.bad(*table.get("peer-journal-size"), "peer-journal-size",
+                    fmt::format("cannot be more than journal-size, which is {}",
+                                exact_size(config.journal_size)));
+  VMFS_TRY(node.size("memory", 16u << 20, config.memory));
+  VMFS_TRY(node.integer("threads", 0, 256,
+                        [&](std::int64_t value) { config.threads = static_cast<unsigned>(value); }));
+  return node.nothing_else();
+}
+
+Result<> read_peer(const toml::table& table, const std::string& file, Config& config) {
+  Section section(table, file, "peer");
+  PeerConfig peer;
+  VMFS_TRY(section.text("name", true, name_into(peer.name, "node")));
+  VMFS_TRY(section.text("id", false, into(peer.id, parse_node_id)));
+  VMFS_TRY(section.text("address", false, address_into(peer.address)));
+  VMFS_TRY(section.nothing_else());
+  for (const PeerConfig& other : config.peers)
+    if (other.name == peer.name || (peer.id != NodeId{} && other.id == peer.id))
+      return section.bad(table.source().begin.line, "name",
+                         fmt::format("the peer \"{}\" is already listed above", other.name));
+  if (peer.id == config.node)
+    return section.bad(table.source().begin.line, "id", "this is the id of this node itself");
+  config.peers.push_back(std::move(peer));
+  return {};
+}
+
+}  // namespace
+
+Result<Config> parse_config(std::string_view text, const std::string& file) {
+  toml::parse_result parsed = toml::parse(text, file);
+  if (!parsed)
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("{}:{}: not TOML: {}", file, parsed.error().source().begin.line,
+                            parsed.error().description()));
+  const toml::table& table = parsed.table();
+  Section top(table, file, "");
+  Config config;
+  std::int64_t format = 0;
+  VMFS_TRY(top.integer("format", 1, INT64_MAX, [&](std::int64_t value) { format = value; }));
+  if (format == 0)
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("{}:1: format: this key is missing; this version writes format = {}", file,
+                            kConfigFormat));
+  if (format > kConfigFormat)
+    return fail(ErrorKind::kRefused, EPROTO,
+                fmt::format("{}: format {} was written by a newer version of vmfs; this one ({}) knows "
+                            "up to {}\nuse that newer version for this store",
+                            file, format, VMFS_VERSION, kConfigFormat));
+  for (const char* name : {"volume", "node"}) {
+    top.contains(name);
+    const toml::node* node = table.get(name);
+    if (node == nullptr)
+      return fail(ErrorKind::kInvalid, EINVAL, fmt::format("{}: the table [{}] is missing", file, name));
+    if (!node->is_table()) return top.bad(*node, name, fmt::format("must be a table: [{}]", name));
+  }
+  top.contains("peer");
+  VMFS_TRY(top.nothing_else());
+  VMFS_TRY(read_volume(*table["volume"].as_table(), file, config));
+  VMFS_TRY(read_node(*table["node"].as_table(), file, config));
+  if (const toml::node* peers = table.get("peer")) {
+    const toml::array* list = peers->as_array();
+    if (list == nullptr || !list->is_homogeneous<toml::table>())
+      return top.bad(*peers, "peer", "each peer is a table of a list: [[peer]]");
+    for (const toml::node& peer : *list) VMFS_TRY(read_peer(*peer.as_table(), file, config));
+  }
+  return config;
+}
+
+namespace {
+
+// A TOML basic string.
+std::string quoted(std::string_view text) {
+  std::string out = "\"";
+  for (char c : text) {
+    if (c == '"' || c == '\\')
+      out += fmt::format("\\{}", c);
+    else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+      out += fmt::format("\\u{:04x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
+    else
+      out += c;
+  }
+  return out + "\"";
+}
+
+}  // namespace
+
+std::string format_config(const Config& config) {
+  std::string out = fmt::format(
+      "# A node of a vmfs volume; every key is explained in vmfs.toml(5).\n"
+      "# The daemon writes this file anew when settings or peers change; comments are then lost.\n"
+      "format = {}\n"
+      "\n"
+      "# The volume: the same on every node. Change it with `vmfs set MOUNTPOINT KEY=VALUE`.\n"
+      "[volume]\n"
+      "name = {}\n"
+      "id = \"{}\"\n"
+      "mode = \"{}\"\n"
+      "on-peer-loss = \"{}\"\n"
+      "compression = \"{}\"\n"
+      "settings-version = {}\n"
+      "\n"
+      "# This node alone. Edit it here; it takes effect with `vmfs restart MOUNTPOINT`.\n"
+      "[node]\n"
+      "name = {}\n"
+      "id = \"{}\"\n",
+      kConfigFormat, quoted(config.volume_name), to_string(config.volume),
+      mode_name(config.settings.mode), peer_loss_name(config.settings.on_peer_loss),
+      compression_name(config.settings.compression), config.settings.version,
+      quoted(config.node_name), config.node);
+  out += fmt::format(
+      "listen = {}\ntls = \"{}\"\njournal = {}\njournal-size = \"{}\"\n", quoted(config.listen),
+      encryption_name(config.encryption), quoted(config.journal), exact_size(config.journal_size));
+  if (config.peer_journal_size != 0)
+    out += fmt::format("peer-journal-size = \"{}\"\n", exact_size(config.peer_journal_size));
+  out += fmt::format("memory = \"{}\"\nthreads = {}\n", exact_size(config.memory), config.threads);
+  for (const PeerConfig& peer : config.peers) {
+    out += fmt::format("\n[[peer]]\nname = {}\n", quoted(peer.name));
+    if (peer.id != NodeId{}) out += fmt::format("id = \"{}\"\n", peer.id);
+    out += fmt::format("address = {}\n", quoted(peer.address));
+  }
+  return out;
+}
+
+Result<Config> read_config(const std::string& store) {
+  std::string file = store + "/vmfs.toml";
+  auto text = read_small_file(file);
+  if (!text) {
+    if (text.error().number == ENOENT || text.error().number == ENOTDIR)
+      return fail(ErrorKind::kNotFound, ENOENT,
+                  fmt::format("{} is not a store: it has no vmfs.toml\n"
+                              "make a new volume with:   vmfs init {}\n"
+                              "or join an existing one:  vmfs join {} TOKEN",
+                              store, store, store));
+    return pass(std::move(text.error()));
+  }
+  return parse_config(*text, file);
+}
+
+Result<> write_config(const std::string& store, const Config& config) {
+  return replace_small_file(store + "/vmfs.toml", format_config(config), 0644);
+}
+
+Result<Secret> read_secret(const std::string& store) {
+  std::string file = store + "/secret";
+  struct stat status {};
+  if (::stat(file.c_str(), &status) == 0 && (status.st_mode & 077) != 0)
+    return fail(ErrorKind::kRefused, EPERM,
+                fmt::format("{}: mode {:04o} lets others read the volume's secret\n"
+                            "close it with:  chmod 600 {}\n"
+                            "and if somebody may have read it, make a new volume secret",
+                            file, status.st_mode & 07777, file));
+  VMFS_ASSIGN(std::string text, read_small_file(file));
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  Secret secret;
+  bool good = text.size() == 2 * secret.size();
+  for (std::size_t i = 0; good && i < secret.size(); ++i) {
+    unsigned value = 0;
+    good = std::sscanf(text.c_str() + 2 * i, "%2x", &value) == 1;
+    secret[i] = std::byte{static_cast<std::uint8_t>(value)};
+  }
+  if (!good)
+    return fail(ErrorKind::kCorrupt, EINVAL,
+                fmt::format("{}: not a secret: it must hold {} hexadecimal digits", file,
+                            2 * secret.size()));
+  return secret;
+}
+
+Result<> write_secret(const std::string& store, const Secret& secret) {
+  std::string text;
+  for (std::byte b : secret) text += fmt::format("{:02x}", static_cast<unsigned>(b));
+  return replace_small_file(store + "/secret", text + "\n", 0600);
+}
+
+std::string journal_directory(const std::string& store, const Config& config) {
+  return config.journal.starts_with('/') ? config.journal : store + "/" + config.journal;
+}
+
+}  // namespace vmfs

@@ -1,0 +1,15 @@
+// What the program's exit status says; the manual page has the same table.
+#pragma once
+
+namespace vmfs {
+
+enum ExitStatus : int {
+  kSuccess = 0,     // done; for `status`: everything is healthy
+  kFailure = 1,     // it failed; standard error says why
+  kUsage = 2,       // the command line or the configuration is wrong; nothing was done
+  kNotHealthy = 3,  // `status`: something needs attention
+  kTimeout = 4,     // `wait`: the state was not reached in time
+  kRefused = 5,     // a rule forbids it, and a person may overrule it: promote, resolve
+};
+
+}  // namespace vmfs
