@@ -15,17 +15,11 @@
 #include "fs/base/result.h"
 #include "net/link/handshake.h"
 #include "net/link/token.h"
-#include "net/seam/settings.h"
+#include "net/node/settings.h"
 
 namespace vmfs {
 
 inline constexpr int kConfigFormat = 1;
-
-struct PeerConfig {
-  std::string name;
-  NodeId id{};          // 0: not met yet
-  std::string address;  // "host:port"; empty: it calls us
-};
 
 struct Config {
   // [volume]: the same on every node; replicated.
@@ -42,8 +36,11 @@ struct Config {
   std::uint64_t peer_journal_size = 0;  // 0: half of the journal
   std::uint64_t memory = 256u << 20;
   unsigned threads = 0;           // 0: as many as suit the machine
+  bool joining = false;           // the peers do not know this node yet
+  std::int64_t start_alone_after_ns = 0;  // 0: never
+  std::vector<NodeId> removed;    // peers that were removed: refused for good
   // [[peer]]
-  std::vector<PeerConfig> peers;
+  std::vector<PeerInfo> peers;
 };
 
 // `file` is for messages. An error names file, line and key, and what is allowed there.
@@ -67,15 +64,15 @@ Result<> check_name(std::string_view what, std::string_view name);
 
 // Words of the volume's settings, as in vmfs.toml and `vmfs set`.
 std::string_view mode_name(ReplicationMode mode);
-std::string_view peer_loss_name(PeerLossPolicy policy);
-std::string compression_name(const CompressionSetting& setting);
+std::string_view peer_loss_name(OnPeerLoss policy);
+std::string compression_name(const std::optional<std::int32_t>& level);  // "auto", "off", "zstd:3"
 std::string_view encryption_name(Encryption encryption);
 Result<ReplicationMode> parse_mode(std::string_view text);
-Result<PeerLossPolicy> parse_peer_loss(std::string_view text);
-Result<CompressionSetting> parse_compression(std::string_view text);
+Result<OnPeerLoss> parse_peer_loss(std::string_view text);
+Result<std::optional<std::int32_t>> parse_compression(std::string_view text);
 Result<Encryption> parse_encryption(std::string_view text);
 
-// Applies "key=value" to the volume's settings, as `vmfs set` takes them; version is left alone.
+// Applies "key=value" to the volume's settings, as `vmfs set` takes them.
 Result<> change_setting(VolumeSettings& settings, std::string_view assignment);
 
 // Ids as hex digits.

@@ -21,8 +21,8 @@ using Words = std::array<std::pair<std::string_view, Value>, N>;
 constexpr Words<ReplicationMode, 3> kModes{{{"async", ReplicationMode::kAsync},
                                             {"semisync", ReplicationMode::kSemisync},
                                             {"sync", ReplicationMode::kSync}}};
-constexpr Words<PeerLossPolicy, 2> kPeerLoss{
-    {{"continue", PeerLossPolicy::kContinue}, {"freeze", PeerLossPolicy::kFreeze}}};
+constexpr Words<OnPeerLoss, 2> kPeerLoss{
+    {{"continue", OnPeerLoss::kContinue}, {"freeze", OnPeerLoss::kFreeze}}};
 constexpr Words<Encryption, 3> kEncryption{{{"on", Encryption::kTls},
                                             {"off", Encryption::kOffOnLoopback},
                                             {"off-forced", Encryption::kOffEverywhere}}};
@@ -54,32 +54,28 @@ bool parse_hex(std::string_view text, Integer& out) {
 }  // namespace
 
 std::string_view mode_name(ReplicationMode mode) { return name_of(kModes, mode); }
-std::string_view peer_loss_name(PeerLossPolicy policy) { return name_of(kPeerLoss, policy); }
+std::string_view peer_loss_name(OnPeerLoss policy) { return name_of(kPeerLoss, policy); }
 std::string_view encryption_name(Encryption encryption) { return name_of(kEncryption, encryption); }
 Result<ReplicationMode> parse_mode(std::string_view text) { return value_of(kModes, text); }
-Result<PeerLossPolicy> parse_peer_loss(std::string_view text) { return value_of(kPeerLoss, text); }
+Result<OnPeerLoss> parse_peer_loss(std::string_view text) { return value_of(kPeerLoss, text); }
 Result<Encryption> parse_encryption(std::string_view text) { return value_of(kEncryption, text); }
 
-std::string compression_name(const CompressionSetting& setting) {
-  switch (setting.kind) {
-    case CompressionKind::kAutomatic: return "auto";
-    case CompressionKind::kOff: return "off";
-    case CompressionKind::kZstd: return fmt::format("zstd:{}", setting.level);
-  }
-  return "unknown";
+std::string compression_name(const std::optional<std::int32_t>& level) {
+  if (!level) return "auto";
+  return *level == 0 ? "off" : fmt::format("zstd:{}", *level);
 }
 
-Result<CompressionSetting> parse_compression(std::string_view text) {
-  if (text == "auto") return CompressionSetting{CompressionKind::kAutomatic, 1};
-  if (text == "off") return CompressionSetting{CompressionKind::kOff, 1};
+Result<std::optional<std::int32_t>> parse_compression(std::string_view text) {
+  if (text == "auto") return std::optional<std::int32_t>();
+  if (text == "off") return std::optional<std::int32_t>(0);
   constexpr std::string_view kPrefix = "zstd:";
   if (text.starts_with(kPrefix)) {
     std::string_view digits = text.substr(kPrefix.size());
-    int level = 0;
+    std::int32_t level = 0;
     auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), level);
     if (error == std::errc() && end == digits.data() + digits.size() && level >= kZstdLevelLeast &&
         level <= kZstdLevelMost && level != 0)
-      return CompressionSetting{CompressionKind::kZstd, static_cast<std::int8_t>(level)};
+      return std::optional<std::int32_t>(level);
   }
   return bad_value(text, fmt::format("auto, off, zstd:N with N from {} to {} but not 0",
                                      kZstdLevelLeast, kZstdLevelMost));

@@ -19,7 +19,10 @@ namespace vmfs {
 
 struct HolderOptions {
   std::string mountpoint;
-  std::string volume_name;  // the source in the mount table: "vmfs:NAME", type "fuse.vmfs"
+  // In the mount table, where the type is "fuse.vmfs": the store's absolute path. It must equal what
+  // fstab says, or `mount -a` would mount again; and it is how a mount point's store is found.
+  std::string source;
+  std::string volume_name;  // for the log and the status file
   // What the daemon is: a path (looked up anew at each start, so that an upgrade takes the new file;
   // if it cannot be executed, the holder's own program is used) and its arguments without argv[0].
   std::string executable;
