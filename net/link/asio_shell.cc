@@ -23,8 +23,7 @@ bool clear_allowed(const LinkCredentials& credentials, const asio::ip::address& 
 }
 
 std::string to_text(const asio::ip::tcp::endpoint& endpoint) {
-  asio::error_code error;
-  const std::string address = endpoint.address().to_string(error);
+  const std::string address = endpoint.address().to_string();
   return endpoint.address().is_v6() ? fmt::format("[{}]:{}", address, endpoint.port())
                                     : fmt::format("{}:{}", address, endpoint.port());
 }

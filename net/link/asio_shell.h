@@ -57,7 +57,8 @@ class Listener {
   static Result<std::unique_ptr<Listener>> open(AsioShell& shell, const std::string& address,
                                                 LinkEvents& events,
                                                 std::function<void(std::unique_ptr<Link>)> accepted);
-  ~Listener();  // on the node's thread or after AsioShell::stop()
+  // On the node's thread or after AsioShell::stop(); before the shell is destroyed.
+  ~Listener();
 
   std::string address() const;  // with the port that was chosen
 

@@ -108,12 +108,21 @@ Result<std::unique_ptr<Listener>> Listener::open(
   state->accepted = std::move(accepted);
   state->retry.emplace(io);
   state->acceptor.emplace(io);
-  if (state->acceptor->open(endpoint.protocol(), error)) return failed("opening a socket", error);
-  if (state->acceptor->set_option(asio::socket_base::reuse_address(true), error))
-    return failed("setting SO_REUSEADDR", error);
-  if (state->acceptor->bind(endpoint, error)) return failed("binding", error);
-  if (state->acceptor->listen(asio::socket_base::max_listen_connections, error))
-    return failed("listening", error);
+  const char* doing = "opening a socket";
+  state->acceptor->open(endpoint.protocol(), error);
+  if (!error) {
+    doing = "setting SO_REUSEADDR";
+    state->acceptor->set_option(asio::socket_base::reuse_address(true), error);
+  }
+  if (!error) {
+    doing = "binding";
+    state->acceptor->bind(endpoint, error);
+  }
+  if (!error) {
+    doing = "listening";
+    state->acceptor->listen(asio::socket_base::max_listen_connections, error);
+  }
+  if (error) return failed(doing, error);
   const auto local = state->acceptor->local_endpoint(error);
   if (error) return failed("asking for the port", error);
   state->address = to_text(local);

@@ -38,6 +38,42 @@ std::string openssl_reason() {
   return text.empty() ? "unknown OpenSSL error" : text;
 }
 
+// The ends of an SSL's BIO: a view of what arrived, a buffer of what is to be sent.
+struct CipherBuffers {
+  ByteView input;
+  Bytes output;
+  std::size_t output_begin = 0;
+};
+
+int write_bio(BIO* bio, const char* data, std::size_t size, std::size_t* done) {
+  auto* buffers = static_cast<CipherBuffers*>(::BIO_get_data(bio));
+  auto* bytes = reinterpret_cast<const std::byte*>(data);
+  buffers->output.insert(buffers->output.end(), bytes, bytes + size);
+  *done = size;
+  return 1;
+}
+
+int read_bio(BIO* bio, char* data, std::size_t size, std::size_t* done) {
+  auto* buffers = static_cast<CipherBuffers*>(::BIO_get_data(bio));
+  BIO_clear_retry_flags(bio);
+  if (buffers->input.empty()) {
+    BIO_set_retry_read(bio);
+    *done = 0;
+    return 0;
+  }
+  *done = std::min(size, buffers->input.size());
+  std::memcpy(data, buffers->input.data(), *done);
+  buffers->input = buffers->input.subspan(*done);
+  return 1;
+}
+
+long control_bio(BIO*, int command, long, void*) { return command == BIO_CTRL_FLUSH ? 1 : 0; }
+
+int create_bio(BIO* bio) {
+  ::BIO_set_init(bio, 1);
+  return 1;
+}
+
 }  // namespace
 
 struct TlsContext::State {
@@ -85,41 +121,9 @@ struct TlsContext::State {
   }
 };
 
-// The ends of an SSL's BIO: a view of what arrived, a buffer of what is to be sent.
-struct TlsPipe::State {
+struct TlsPipe::State : CipherBuffers {
   std::shared_ptr<TlsContext> context;
   SslPointer ssl;
-  ByteView input;
-  Bytes output;
-  std::size_t output_begin = 0;
-
-  static int write_bio(BIO* bio, const char* data, std::size_t size, std::size_t* done) {
-    auto* state = static_cast<State*>(::BIO_get_data(bio));
-    auto* bytes = reinterpret_cast<const std::byte*>(data);
-    state->output.insert(state->output.end(), bytes, bytes + size);
-    *done = size;
-    return 1;
-  }
-  static int read_bio(BIO* bio, char* data, std::size_t size, std::size_t* done) {
-    auto* state = static_cast<State*>(::BIO_get_data(bio));
-    BIO_clear_retry_flags(bio);
-    if (state->input.empty()) {
-      BIO_set_retry_read(bio);
-      *done = 0;
-      return 0;
-    }
-    *done = std::min(size, state->input.size());
-    std::memcpy(data, state->input.data(), *done);
-    state->input = state->input.subspan(*done);
-    return 1;
-  }
-  static long control_bio(BIO*, int command, long, void*) {
-    return command == BIO_CTRL_FLUSH ? 1 : 0;
-  }
-  static int create_bio(BIO* bio) {
-    ::BIO_set_init(bio, 1);
-    return 1;
-  }
 };
 
 TlsContext::TlsContext(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -131,10 +135,10 @@ Result<std::shared_ptr<TlsContext>> TlsContext::create(const LinkCredentials& cr
   state->identity = credentials.volume;
   state->method.reset(::BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "vmfs link"));
   if (!state->method) return fail(ErrorKind::kUnsupported, ENOMEM, "TLS: " + openssl_reason());
-  ::BIO_meth_set_write_ex(state->method.get(), TlsPipe::State::write_bio);
-  ::BIO_meth_set_read_ex(state->method.get(), TlsPipe::State::read_bio);
-  ::BIO_meth_set_ctrl(state->method.get(), TlsPipe::State::control_bio);
-  ::BIO_meth_set_create(state->method.get(), TlsPipe::State::create_bio);
+  ::BIO_meth_set_write_ex(state->method.get(), write_bio);
+  ::BIO_meth_set_read_ex(state->method.get(), read_bio);
+  ::BIO_meth_set_ctrl(state->method.get(), control_bio);
+  ::BIO_meth_set_create(state->method.get(), create_bio);
   for (LinkRole role : {LinkRole::kDialer, LinkRole::kListener}) {
     const bool dialer = role == LinkRole::kDialer;
     ContextPointer context(::SSL_CTX_new(dialer ? TLS_client_method() : TLS_server_method()));
@@ -167,7 +171,7 @@ TlsPipe::TlsPipe(std::shared_ptr<TlsContext> context, LinkRole role)
   state_->ssl.reset(::SSL_new(dialer ? shared.dialer.get() : shared.listener.get()));
   BIO* bio = ::BIO_new(shared.method.get());
   CHECK_INVARIANT(state_->ssl != nullptr && bio != nullptr, "no memory for a TLS connection");
-  ::BIO_set_data(bio, state_.get());
+  ::BIO_set_data(bio, static_cast<CipherBuffers*>(state_.get()));
   ::SSL_set_bio(state_->ssl.get(), bio, bio);
   SSL_set_app_data(state_->ssl.get(), &shared);
   if (dialer)
