@@ -48,8 +48,8 @@ class UnappliedIndex {
 
   // Takes the extent over, where nothing with a higher LSN is.
   void insert(const UnappliedExtent& extent);
-  // Forgets everything at and above `size` whatever its age (the image was truncated; the caller
-  // excludes concurrent inserts).
+  // Forgets everything at and above `size` whatever its age, in all generations (the image was
+  // truncated; the caller excludes concurrent inserts, and has drained generations that must stay).
   void cut(std::uint64_t size);
   // Forgets everything (the object was deleted, or its content is replaced).
   void clear();
@@ -75,6 +75,8 @@ class UnappliedIndex {
   // --- Snapshots -------------------------------------------------------------------------------
 
   // Later inserts go to a new generation; what is here stays readable as the older one until drained.
+  // The caller excludes concurrent inserts: what is inserted later is later, whatever its LSN. Does
+  // nothing if the newest generation is empty.
   void start_generation();
   std::uint32_t generations() const;
 
