@@ -13,6 +13,7 @@ import queue
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -103,8 +104,9 @@ def build(directory):
 class Guest:
     """One run of the guest. Use as a context manager: the process is ended on leaving."""
 
-    def __init__(self, files, image, do):
+    def __init__(self, files, image, do, show=False):
         kernel, initramfs = files
+        self._show = show  # print what the guest prints
         self.lines = []
         self._queue = queue.Queue()
         self.process = subprocess.Popen(
@@ -121,6 +123,8 @@ class Guest:
         for raw in self.process.stdout:
             line = raw.decode(errors="replace").strip()
             self.lines.append(line)
+            if self._show and line.startswith("guest:"):
+                print(line, flush=True)
             self._queue.put(line)
         self._queue.put(None)
 
@@ -168,3 +172,19 @@ def check_image(files, image, timeout=120):
     with Guest(files, image, "check") as guest:
         guest.wait_for(r"guest: checked", timeout=timeout)
         return guest.found()
+
+
+def main():
+    """guest.py build DIR | guest.py write DIR IMAGE | guest.py check DIR IMAGE"""
+    words = sys.argv[1:]
+    if len(words) == 2 and words[0] == "build":
+        build(words[1])
+    elif len(words) == 3 and words[0] in ("write", "check"):
+        with Guest(build(words[1]), words[2], words[0], show=True) as guest:
+            sys.exit(guest.process.wait())
+    else:
+        sys.exit("usage: " + main.__doc__)
+
+
+if __name__ == "__main__":
+    main()
