@@ -4,7 +4,8 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "fs/base/ids.h"
@@ -60,9 +61,18 @@ struct CheckpointState {
   std::vector<AnsweredRequest> answered;
 };
 
-// kCorrupt / kRefused (newer version) name the file and the evidence. kNotFound: no such file.
-Result<CheckpointState> read_state(Disk& disk);
+inline constexpr std::uint32_t kStateMagic = 0x54534d56;  // "VMST"
+inline constexpr std::uint32_t kStateVersion = 1;
+inline constexpr const char* kStateFile = "state";  // in STORE
+
+// kCorrupt / kRefused (newer version, or not of the `expected` volume) name the file and the evidence,
+// and say what to do. kNotFound: no such file.
+Result<CheckpointState> read_state(Disk& disk, const std::optional<VolumeId>& expected = {});
 // Durable on return.
 Result<> write_state(Disk& disk, const CheckpointState& state);
+
+Bytes encode_state(const CheckpointState& state);
+// `shown`: the file's name, for messages.
+Result<CheckpointState> decode_state(ByteView content, const std::string& shown);
 
 }  // namespace vmfs

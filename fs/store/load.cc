@@ -1,0 +1,114 @@
+// Finding out what a store holds.
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+
+#include "fs/base/log.h"
+#include "fs/store/store_state.h"
+
+namespace vmfs {
+
+Bytes encode_id(ObjectId object) {
+  Bytes bytes(sizeof object);
+  std::memcpy(bytes.data(), &object, sizeof object);
+  return bytes;
+}
+
+std::optional<ObjectId> decode_id(ByteView tag) {
+  Reader in(tag);
+  auto object = in.get<ObjectId>();
+  if (!in.at_end() || raw(object) == 0 || raw(object) >> 63) return {};
+  return object;
+}
+
+namespace {
+
+// unlinked/'s names are ids; nothing else there is ours.
+bool is_id_name(const std::string& name) {
+  std::uint64_t value = 0;
+  auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), value, 16);
+  return name.size() == 16 && error == std::errc() && end == name.data() + name.size();
+}
+
+}  // namespace
+
+Result<> Store::State::load() {
+  auto id = read_id(kImages);
+  if (!id && id.error().kind != ErrorKind::kNotFound) return pass(id.error());
+  if (!id || *id != kRootObject)
+    return fail(ErrorKind::kRefused, EINVAL,
+                fmt::format("{} is no store of vmfs: {} {}. `vmfs init` makes one.",
+                            disk.display(""), disk.display(kImages),
+                            id ? "does not carry the root's id" : "is missing"));
+  VMFS_ASSIGN(FileStat stat, disk.stat(kImages, "store.load"));
+  loaded.push_back({.object = kRootObject, .parent = {}, .name = "", .stat = stat, .target = ""});
+  VMFS_TRY(load_directory(kImages, kRootObject));
+  return load_unlinked();
+}
+
+Result<> Store::State::load_directory(const std::string& path, ObjectId directory) {
+  VMFS_ASSIGN(std::vector<DirectoryEntry> entries, disk.list(path, "store.load"));
+  for (const DirectoryEntry& entry : entries) {
+    const std::string entry_path = path + "/" + entry.name;
+    VMFS_ASSIGN(std::optional<ObjectId> object, read_id(entry_path));
+    if (!object || entry.type == FileType::kOther) {
+      foreign.push_back(entry_path);
+      continue;
+    }
+    VMFS_TRY(load_entry(entry_path, *object, directory, entry.name));
+  }
+  return {};
+}
+
+Result<> Store::State::load_unlinked() {
+  VMFS_ASSIGN(std::vector<DirectoryEntry> entries, disk.list(kUnlinked, "store.load"));
+  for (const DirectoryEntry& entry : entries) {
+    const std::string path = fmt::format("{}/{}", kUnlinked, entry.name);
+    if (!is_id_name(entry.name)) {
+      foreign.push_back(path);
+      continue;
+    }
+    VMFS_ASSIGN(std::optional<ObjectId> object, read_id(path));
+    if (object) {
+      VMFS_TRY(load_entry(path, *object, kUnlinkedParent, ""));
+      continue;
+    }
+    // A creation or a copy that was cut short: whatever it was to become is in the journal, or was
+    // never promised.
+    VMFS_TRY(entry.type == FileType::kDirectory ? disk.remove_directory(path, "store.load")
+                                                : disk.remove(path, "store.load"));
+    changed_directories.insert(kUnlinkedParent);
+  }
+  return {};
+}
+
+Result<std::optional<ObjectId>> Store::State::read_id(const std::string& path) {
+  auto tag = disk.get_tag(path, kIdTag, "store.load");
+  if (tag) return decode_id(*tag);
+  // The same kind says that the file has no tag and that there is no file.
+  if (tag.error().kind != ErrorKind::kNotFound || tag.error().number == ENOENT)
+    return pass(tag.error());
+  return std::nullopt;
+}
+
+Result<> Store::State::load_entry(const std::string& path, ObjectId object, ObjectId parent,
+                                  const std::string& name) {
+  if (object == kRootObject || tree.find(object))
+    return fail(
+        ErrorKind::kRefused, EINVAL,
+        fmt::format("{} and {} carry the same object id {}: one of them is a copy that was made with "
+                    "its extended attributes. Take the id off the copy, then mount again:\n"
+                    "  setfattr -x trusted.vmfs.{} PATH",
+                    disk.display(tree.path(object)), disk.display(path), object, kIdTag));
+  VMFS_ASSIGN(FileStat stat, disk.stat(path, "store.load"));
+  tree.add(object, parent, name, stat.type);
+  StoredObject found{
+      .object = object, .parent = parent, .name = name, .stat = stat, .target = ""};
+  if (stat.type == FileType::kSymlink) {
+    VMFS_ASSIGN(found.target, disk.read_symlink(path, "store.load"));
+  }
+  loaded.push_back(std::move(found));
+  return stat.type == FileType::kDirectory ? load_directory(path, object) : Result<>();
+}
+
+}  // namespace vmfs
