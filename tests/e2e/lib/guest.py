@@ -116,6 +116,8 @@ class Guest:
              "-drive", f"file={image},format=raw,if=none,id=disk,cache=none,aio=threads,werror=report,rerror=report",
              "-device", "virtio-blk-pci,drive=disk"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if show:
+            print(f"guest: pid {self.process.pid}", flush=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
