@@ -1,0 +1,161 @@
+"""Nodes of a volume: stores, mounts, and what one can do to them."""
+
+import contextlib
+import glob
+import json
+import os
+import signal
+import subprocess
+import time
+
+from lib.scratch import mounts_below, run, wait_until
+from lib.wan import Wan, free_port
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+VMFS = os.environ.get("VMFS", os.path.join(ROOT, "build/release/vmfs"))
+
+
+def vmfs(*words, check=True, timeout=60, **options):
+    return run(VMFS, *words, check=check, timeout=timeout, **options)
+
+
+class Node:
+    """One store and its mount point, in a directory of their own."""
+
+    def __init__(self, directory, name, port=None):
+        self.name = name
+        self.directory = os.path.join(directory, name)
+        self.store = os.path.join(self.directory, "store")
+        self.mnt = os.path.join(self.directory, "mnt")
+        self.port = port
+        os.makedirs(self.mnt)
+
+    def __truediv__(self, name):
+        """A path under the mount."""
+        return os.path.join(self.mnt, name)
+
+    def stored(self, name):
+        """The image's plain file in the store."""
+        return os.path.join(self.store, "images", name)
+
+    def init(self, mode="sync", journal_size="64MiB"):
+        listen = ["--listen", f"127.0.0.1:{self.port}"] if self.port else []
+        vmfs("init", self.store, "--name", "test", "--node", self.name, "--mode", mode, "--journal-size",
+             journal_size, *listen)
+        return self
+
+    def join(self, token):
+        listen = ["--listen", f"127.0.0.1:{self.port}"] if self.port else []
+        vmfs("join", self.store, "-", "--node", self.name, *listen, stdin=None, input=token)
+        return self
+
+    def mount(self, *options, timeout=60):
+        vmfs("mount", self.store, self.mnt, *options, timeout=timeout)
+        return self
+
+    def umount(self, timeout=60):
+        vmfs("umount", self.mnt, timeout=timeout)
+
+    def mounted(self):
+        return bool(mounts_below(self.mnt))
+
+    def status(self):
+        """Exit status 3 says that something is not healthy: it is an answer all the same."""
+        done = subprocess.run([VMFS, "status", self.mnt if self.mounted() else self.store, "--json"],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+        if done.returncode not in (0, 3):
+            raise AssertionError(f"status of {self.name}: exit status {done.returncode}: {done.stderr}")
+        status = json.loads(done.stdout)
+        return status[0] if isinstance(status, list) else status
+
+    def image(self, path):
+        for image in self.status()["images"]:
+            if image["path"] == path:
+                return image
+        raise AssertionError(f"{self.name} does not list {path}")
+
+    def wait(self, condition, timeout=30):
+        vmfs("wait", self.mnt, condition, "--timeout", timeout, timeout=timeout + 10)
+        return self
+
+    def promote(self, *words, path=None, **options):
+        return vmfs("promote", path or self.mnt, *words, **options)
+
+    def daemon_pid(self):
+        return self.status()["daemon"]["pid"]
+
+    def kill_daemon(self):
+        """Only the daemon: its holder starts the next one."""
+        pid = self.daemon_pid()
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def kill_node(self):
+        """Daemon and holder at once, as when the machine's processes all die; nothing is left mounted."""
+        daemon = self.status()["daemon"]
+        for pid in (daemon["holder_pid"], daemon["pid"]):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        run("umount", "-l", self.mnt, check=False)
+        wait_until(lambda: not any(alive(p) for p in (daemon["holder_pid"], daemon["pid"])), what="the node's end")
+
+    def logs(self):
+        """The end of what holder and daemon wrote, for a failure's report."""
+        text = ""
+        for path in sorted(glob.glob(os.path.join(self.store, "*log*"))):
+            if os.path.isfile(path):
+                with open(path, encoding="utf-8", errors="replace") as file:
+                    text += f"--- {path}\n" + "".join(file.readlines()[-25:])
+        return text
+
+
+def alive(pid):
+    """A zombie is as good as dead."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+class Pair:
+    """Two nodes on this machine, the network between them a Wan; b dials a."""
+
+    def __init__(self, scratch, mode="sync", journal_size="64MiB", directories=None):
+        first, second = directories or (scratch.path, scratch.path)
+        self.a = Node(first, "a", port=free_port()).init(mode=mode, journal_size=journal_size)
+        self.wan = Wan(self.a.port)
+        token = vmfs("token", self.a.store, "--address", f"127.0.0.1:{self.wan.port}").stdout.strip().splitlines()[-1]
+        self.b = Node(second, "b").join(token)
+
+    def start(self):
+        self.a.mount()
+        self.b.mount()
+        return self.settle()
+
+    def settle(self, timeout=40):
+        """Both are connected, caught up, and know who owns what."""
+        for node in (self.a, self.b):
+            node.wait("in-sync", timeout).wait("ready", timeout)
+        return self
+
+    def stop(self):
+        """Clean unmounts, so that both stores have everything."""
+        for node in (self.a, self.b):
+            if node.mounted():
+                node.umount()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *unused):
+        if kind:
+            for node in (self.a, self.b):
+                print(node.logs(), flush=True)
+        self.wan.close()
+
+
+def seconds_of(action):
+    start = time.monotonic()
+    action()
+    return time.monotonic() - start
