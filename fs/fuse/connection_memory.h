@@ -44,7 +44,9 @@ struct ConnectionHeader {
   std::uint32_t holder_pid;
   std::uint32_t device_major, device_minor;  // of the mount
   std::uint32_t clone_count;
-  std::atomic<std::uint64_t> starts;     // daemons so far
+  std::atomic<std::uint32_t> slots_used;  // slots at and above it have always been free
+  std::atomic<std::uint32_t> opens_used;  // the same for the table of opens
+  std::atomic<std::uint64_t> starts;      // daemons so far
   std::atomic<std::uint64_t> requests;   // answered since the mount, roughly: progress
   std::atomic<std::uint32_t> init_request_size;  // 0: the kernel's INIT has not been answered yet
   std::uint32_t init_reply_size;
@@ -52,7 +54,8 @@ struct ConnectionHeader {
   std::byte init_reply[256];
   char mountpoint[4096];
 };
-inline constexpr std::uint64_t kConnectionMagic = 0x31534d4f4e454353;
+inline constexpr std::uint64_t kConnectionMagic = 0x4d454d53464d5631;  // "1VMFSMEM" in memory
+inline constexpr std::uint32_t kConnectionVersion = 1;
 
 class ConnectionMemory {
  public:
@@ -81,6 +84,7 @@ class ConnectionMemory {
 
   // The uniques in the slots, sorted, each once.
   std::vector<std::uint64_t> unanswered() const;
+  bool is_unanswered(std::uint64_t unique) const;
 
  private:
   ConnectionMemory() = default;

@@ -31,6 +31,8 @@
 
 namespace vmfs {
 
+struct ConnectionParts;  // core.h
+
 struct FrontOptions {
   unsigned threads = 8;             // at most the holder's clones
   bool pretend_no_resend = false;   // as HolderOptions
@@ -49,6 +51,9 @@ class Front {
   // opens and asks the kernel to send unanswered requests again), then starts the threads.
   // `volume` and `link` must outlive the front.
   static Result<std::unique_ptr<Front>> start(Volume& volume, DaemonLink& link,
+                                              const FrontOptions& options);
+  // The same without a holder: for tests, over socket pairs.
+  static Result<std::unique_ptr<Front>> start(Volume& volume, const ConnectionParts& parts,
                                               const FrontOptions& options);
   // Only after wait() returned. Requests that are still parked are dropped without an answer.
   ~Front();
@@ -83,6 +88,10 @@ class Front {
   // and follow when it is answered: else a hand-over which that request asked for could not go on.
   void when_invalidated(std::function<void()> done);
   void wait_until_invalidated();  // the same, waiting; never from a thread that serves a request
+
+  // The image was handed over, or follows another node: handles that were opened for writing before
+  // get EIO when they change it, and never ask for the token again. Until reopened.
+  void expire_write_handles(ObjectId image);
 
   // Whether any process holds a lock on this image that marks it as in use for writing: see locks.h.
   bool holds_lock(ObjectId image) const;

@@ -28,6 +28,8 @@ class DaemonLink {
   bool resumed() const;
   // Requests which the daemon before read and may not have answered, FUSE_UNIQUE_RESEND masked.
   std::vector<std::uint64_t> unanswered() const;
+  // Whether the kernel may still wait for the answer to that request, now. Any thread.
+  bool still_unanswered(std::uint64_t unique) const;
 
   // Ready to serve; relayed to `vmfs mount`. Called once, after Front::start().
   void report_ready();

@@ -29,8 +29,8 @@ struct HolderOptions {
   std::vector<std::string> daemon_arguments;
   // Written at every change and removed at a clean end: see HolderStatus. Its directory must exist.
   std::string status_path;
-  // Standard error of holder and daemon from when the mount is ready; empty: as it is. Appended to.
-  // Not used in the foreground.
+  // Standard error of holder and daemon, appended to; empty: as it is. Not used in the foreground. (A
+  // start's error is returned in any case.)
   std::string log_path;
   bool foreground = false;  // stay, log on standard error, tell systemd (NOTIFY_SOCKET) when ready
   bool read_only = false;
@@ -56,6 +56,7 @@ struct HolderStatus {
   };
   State state = State::kStarting;
   int holder_pid = 0;
+  std::uint64_t holder_started = 0;  // clock ticks after boot: the pid alone may be another's by now
   int daemon_pid = 0;  // 0: none now
   std::string mountpoint;
   std::string volume_name;

@@ -1,0 +1,179 @@
+// What the parts of the front share. Private to fs/fuse.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "fs/fuse/directories.h"
+#include "fs/fuse/front.h"
+#include "fs/fuse/invalidator.h"
+#include "fs/fuse/kernel.h"
+#include "fs/fuse/open_table.h"
+#include "fs/fuse/parked.h"
+#include "fs/fuse/request.h"
+
+namespace vmfs {
+
+// A thread that serves requests.
+struct Worker {
+  int descriptor = -1;  // its clone of /dev/fuse
+  std::thread thread;
+  std::atomic<bool> serving{false};
+  std::uint64_t handled = 0;  // by this worker; only it writes
+};
+
+// What serves a connection, whoever keeps it: a holder in production, a socket pair in a test.
+struct ConnectionParts {
+  ConnectionMemory* memory = nullptr;
+  int descriptor = -1;      // INIT and notifications
+  std::vector<int> clones;  // one for each worker
+  unsigned device_major = 0, device_minor = 0;
+};
+
+// Shared by the front, the workers and whoever answers a request later: an answer may come after the
+// front has gone, and must find that out.
+class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kernel {
+ public:
+  Core(Volume& volume, const ConnectionParts& parts, const FrontOptions& options);
+  ~Core() override;
+
+  // Held by a thread that is not a worker while it answers or retries; false once close() was called.
+  class Entered {
+   public:
+    explicit Entered(Core& core) : core_(core) { core_.entered_.fetch_add(1); }
+    ~Entered() {
+      if (core_.entered_.fetch_sub(1) == 1 && core_.closed_.load()) core_.entered_.notify_all();
+    }
+    Entered(const Entered&) = delete;
+    Entered& operator=(const Entered&) = delete;
+    explicit operator bool() const { return !core_.closed_.load(); }
+
+   private:
+    Core& core_;
+  };
+
+  // --- Life (life.cc) ----------------------------------------------------------------------------
+  Result<> start();
+  Front::End wait();
+  Result<> drain(std::int64_t patience_ns);
+  // No answer leaves and the volume is not called after this.
+  void close();
+  bool can_resend() const { return can_resend_; }
+
+  // --- Requests (serve.cc) -----------------------------------------------------------------------
+  // One message from the kernel. `context`: descriptor, slot and scratch filled in; on return its slot
+  // may be another one.
+  void handle(std::span<std::byte> message, RequestContext& context);
+  // Makes the request that this thread works on be handled again when one of these groups may be
+  // changed, instead of being answered now.
+  void park_current(fuse_req_t request, GroupId group, GroupId other = {});
+  // What detach() gives to whoever answers later.
+  struct Later {
+    std::shared_ptr<Core> core;
+    fuse_req_t request = nullptr;
+    int descriptor = -1;
+    std::uint32_t slot = 0;
+    // Once, on any thread: runs `reply(request)` so that it reaches the kernel, and marks the request
+    // as answered. If the front has gone, nothing is answered.
+    template <class Reply>
+    void answer(Reply&& reply) {
+      Entered entered(*core);
+      if (!entered) {
+        fuse_reply_none(request);
+        return;
+      }
+      RequestContext context;
+      context.descriptor = descriptor;
+      RequestScope scope(context);
+      reply(request);
+      core->slots_.release(slot);
+      core->one_less_later();
+    }
+  };
+  std::unique_ptr<Later> detach(fuse_req_t request);
+  void interrupt(std::uint64_t unique);
+
+  // --- Lifetimes in the kernel's caches -------------------------------------------------------------
+  bool owned(GroupId group) {
+    const Gate gate = volume_.gate(group);
+    return gate == Gate::kOpen || gate == Gate::kFrozen;
+  }
+  double name_seconds() { return owned(kNameSpace) ? options_.cache_seconds : 0; }
+  double attribute_seconds(const Attributes& attributes) {
+    const bool image = attributes.stat.type == FileType::kRegular;
+    return owned(image ? attributes.object : kNameSpace) ? options_.cache_seconds : 0;
+  }
+
+  Volume& volume() { return volume_; }
+  OpenTable& opens() { return opens_; }
+  DirectoryTable& directories() { return directories_; }
+  Invalidator& invalidator() { return *invalidator_; }
+  ConnectionId connection() const { return ConnectionId{memory_.header().connection}; }
+  unsigned device_major() const { return parts_.device_major; }
+  unsigned device_minor() const { return parts_.device_minor; }
+  FrontStatistics statistics() const;
+
+ private:
+  Result<> make_session();
+  Result<> answer_init();
+  Result<> replay_init();
+  Result<> ask_for_resend();
+  void start_workers();
+  void serve(Worker& worker);
+  void park(std::span<const std::byte> message, RequestContext& context);
+  void register_parked(const std::shared_ptr<ParkedRequest>& request);
+  void retry(const std::shared_ptr<ParkedRequest>& request, unsigned which);
+  void finish_parked(const std::shared_ptr<ParkedRequest>& request, std::uint32_t slot);
+  void answer_interrupted(const std::shared_ptr<ParkedRequest>& request);
+  void watch_interrupted();
+  void one_less_later();
+  std::size_t largest_message() const;
+
+  // Invalidator::Kernel
+  void forget_pages(ObjectId image, PageRange range) override;
+  void forget_attributes(ObjectId object) override;
+  void forget_name(ObjectId parent, const std::string& name) override;
+  void each_name(const std::function<void(ObjectId, const std::string&)>& visit) override;
+
+  Volume& volume_;
+  const ConnectionParts parts_;
+  const FrontOptions options_;
+  ConnectionMemory& memory_;
+  fuse_session* session_ = nullptr;
+  bool can_resend_ = false;
+  std::uint32_t write_max_ = 0;
+
+  SlotTable slots_;
+  OpenTable opens_;
+  DirectoryTable directories_;
+  ParkedTable parked_;
+  std::unique_ptr<Invalidator> invalidator_;
+
+  std::atomic<std::int64_t> later_{0};  // requests that are neither answered nor on a worker
+  std::atomic<std::uint32_t> entered_{0};
+  std::atomic<bool> closed_{false};
+
+  std::mutex life_mutex_;
+  std::condition_variable life_changed_;
+  std::vector<std::unique_ptr<Worker>> workers_;  // guarded by life_mutex_
+  unsigned serving_ = 0;                          // guarded by life_mutex_
+  bool ended_ = false;                            // guarded by life_mutex_
+  Front::End end_ = Front::End::kUnmounted;       // guarded by life_mutex_
+  std::atomic<bool> stop_reading_{false};
+  std::atomic<std::uint64_t> handled_{0};  // by workers that have ended
+
+  std::mutex watch_mutex_;
+  std::condition_variable watch_changed_;
+  std::thread watcher_;         // guarded by watch_mutex_
+  bool watching_ = false;       // guarded by watch_mutex_: there is something to watch
+  bool watch_stopped_ = false;  // guarded by watch_mutex_
+};
+
+// The operations, as libfuse wants them (operations_*.cc).
+fuse_lowlevel_ops front_operations();
+
+}  // namespace vmfs

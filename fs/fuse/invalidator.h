@@ -1,0 +1,94 @@
+// Takes things out of the kernel's caches, on a thread which serves no request.
+//
+// The kernel may make that thread wait: for a page that a write holds locked, or for a directory that
+// a create holds locked, until these are answered. If such a request is parked (because it waits for a
+// token, say, whose hand-over waits for the invalidation), that would never end. So what parked
+// requests lock is left out and done when they are answered; and if a request is parked while the
+// thread already waits in the kernel, another thread takes the queue over.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "fs/base/ids.h"
+#include "fs/fuse/parked.h"
+
+namespace vmfs {
+
+class Invalidator {
+ public:
+  // What it asks of the kernel; errors are no concern (what is not cached cannot be invalidated).
+  struct Kernel {
+    virtual ~Kernel() = default;
+    // Attributes, and the pages of the range (length 0: to the end).
+    virtual void forget_pages(ObjectId image, PageRange range) = 0;
+    virtual void forget_attributes(ObjectId object) = 0;
+    virtual void forget_name(ObjectId parent, const std::string& name) = 0;
+    // Every name there is, parents first.
+    virtual void each_name(
+        const std::function<void(ObjectId parent, const std::string& name)>& visit) = 0;
+  };
+  Invalidator(Kernel& kernel, ParkedTable& parked);
+  // Waits for its threads: the connection must be at its end, or no request be parked.
+  ~Invalidator();
+
+  void image(ObjectId image);
+  void name(ObjectId parent, const std::string& name);
+  void names();
+  // After everything asked for before, save what parked requests lock.
+  void then(std::function<void()> done);
+
+  // To be called after a request was parked, and after a parked request was answered.
+  void was_parked(const ParkedRequest& request);
+  void was_answered(const ParkedRequest& request);
+
+  std::size_t threads_waiting() const;  // in the kernel, for parked requests; for tests
+
+ private:
+  struct Item {
+    enum class Kind : std::uint8_t {
+      kImage,
+      kName,        // and the attributes of its directory
+      kEntry,       // a name alone
+      kAttributes,  // of a directory
+      kNames,       // becomes many of the two before
+      kDone,
+    } kind = Kind::kImage;
+    ObjectId object{};
+    std::string name;
+    std::function<void()> done;
+  };
+  struct Shift;  // one thread's turn at the queue
+
+  void enqueue(Item item);
+  void run(const std::shared_ptr<Shift>& shift);
+  void process(Item& item, Shift& shift);
+  void forget_name(Shift& shift, ObjectId parent, const std::string& name);
+  void start_shift();  // with mutex_ held
+
+  // More threads than this are never stuck at once; then the queue waits for one of them.
+  static constexpr std::size_t kShiftsMax = 64;
+
+  Kernel& kernel_;
+  ParkedTable& parked_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Item> queue_;                                 // guarded by mutex_
+  std::set<ObjectId> queued_images_;                       // guarded by mutex_
+  std::set<std::pair<ObjectId, std::string>> queued_names_;  // guarded by mutex_
+  bool queued_all_names_ = false;                          // guarded by mutex_
+  std::set<ObjectId> deferred_images_;                     // guarded by mutex_
+  std::set<std::pair<ObjectId, std::string>> deferred_names_;  // guarded by mutex_
+  std::shared_ptr<Shift> shift_;                           // guarded by mutex_; the one in charge
+  std::vector<std::shared_ptr<Shift>> shifts_;             // guarded by mutex_
+  bool stopping_ = false;                                  // guarded by mutex_
+};
+
+}  // namespace vmfs

@@ -1,0 +1,127 @@
+#include "fs/fuse/open_table.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "fs/base/log.h"
+
+namespace vmfs {
+namespace {
+
+bool may_write(std::uint32_t flags) { return (flags & O_ACCMODE) != O_RDONLY; }
+
+}  // namespace
+
+OpenTable::Handle& OpenTable::place(std::uint32_t index) {
+  auto& chunk = chunks_[index / kChunk];
+  if (chunk.load(std::memory_order_relaxed) == nullptr) {
+    owned_.push_back(std::make_unique<Chunk>());
+    chunk.store(owned_.back().get(), std::memory_order_release);
+  }
+  return (*chunk.load(std::memory_order_relaxed))[index % kChunk];
+}
+
+void OpenTable::restore(Volume& volume) {
+  std::lock_guard lock(mutex_);
+  const std::uint32_t used = std::min(memory_.header().opens_used.load(), memory_.header().open_count);
+  for (std::uint32_t index = used; index-- > 0;) {
+    OpenEntry& entry = memory_.opens()[index];
+    const ObjectId object{entry.object.load()};
+    if (raw(object) == 0) {
+      free_.push_back(index);
+      continue;
+    }
+    Handle& handle = place(index);
+    handle.object = object;
+    handle.entry = &entry;
+    handle.writable = may_write(entry.flags);
+    handle.direct = (entry.state.load() & kOpenDirect) != 0;
+    if (auto image = volume.open_image(object, handle.writable)) {
+      handle.image = std::move(*image);
+    } else {
+      log_warning("image {} was open before the restart and cannot be opened again ({}): its users "
+                  "get errors until they open it anew",
+                  volume.path_of(object), image.error().message);
+    }
+    by_request_.emplace(entry.opened_by, handle_of(index, entry));
+    size_.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+std::optional<std::uint64_t> OpenTable::opened_by(std::uint64_t unique) const {
+  auto found = by_request_.find(unique);
+  if (found == by_request_.end()) return std::nullopt;
+  return found->second;
+}
+
+Result<std::uint64_t> OpenTable::add(ObjectRef image, ObjectId object, std::uint32_t flags,
+                                     bool direct, std::uint64_t unique) {
+  std::lock_guard lock(mutex_);
+  std::uint32_t index = 0;
+  if (!free_.empty()) {
+    index = free_.back();
+    free_.pop_back();
+  } else {
+    index = memory_.header().opens_used.load(std::memory_order_relaxed);
+    if (index >= memory_.header().open_count || index / kChunk >= chunks_.size()) {
+      return fail(ErrorKind::kNoSpace, ENFILE,
+                  fmt::format("{} files are open at once, the most there may be", index));
+    }
+    memory_.header().opens_used.store(index + 1);
+  }
+  OpenEntry& entry = memory_.opens()[index];
+  entry.generation += 1;
+  entry.opened_by = unique;
+  entry.flags = flags;
+  entry.state.store(direct ? kOpenDirect : 0, std::memory_order_relaxed);
+  Handle& handle = place(index);
+  handle = Handle{std::move(image), object, &entry, may_write(flags), direct};
+  entry.object.store(raw(object), std::memory_order_release);
+  size_.fetch_add(1, std::memory_order_relaxed);
+  return handle_of(index, entry);
+}
+
+OpenTable::Handle* OpenTable::find(std::uint64_t number) {
+  const auto index = static_cast<std::uint32_t>(number);
+  if (index / kChunk >= chunks_.size()) return nullptr;
+  Chunk* chunk = chunks_[index / kChunk].load(std::memory_order_acquire);
+  if (chunk == nullptr) return nullptr;
+  Handle& handle = (*chunk)[index % kChunk];
+  if (handle.entry == nullptr || handle_of(index, *handle.entry) != number ||
+      handle.entry->object.load(std::memory_order_relaxed) == 0) {
+    return nullptr;
+  }
+  return &handle;
+}
+
+void OpenTable::remove(Volume& volume, std::uint64_t number) {
+  Handle closed;
+  bool wrote = false;
+  {
+    std::lock_guard lock(mutex_);
+    Handle* handle = find(number);
+    if (handle == nullptr) return;
+    wrote = (handle->entry->state.load() & kOpenWrote) != 0;
+    closed = std::exchange(*handle, Handle{});
+  }
+  // The volume first: a daemon killed in between closes once more, which is what the next daemon does
+  // with an entry that is still there when the release comes again.
+  if (closed.image) volume.close_image(closed.image, closed.writable, wrote);
+  closed.entry->object.store(0, std::memory_order_release);
+  std::lock_guard lock(mutex_);
+  free_.push_back(static_cast<std::uint32_t>(number));
+  size_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+void OpenTable::expire_writers(ObjectId object) {
+  std::lock_guard lock(mutex_);
+  const std::uint32_t used = memory_.header().opens_used.load();
+  for (std::uint32_t index = 0; index < used; ++index) {
+    OpenEntry& entry = memory_.opens()[index];
+    if (entry.object.load() == raw(object) && may_write(entry.flags)) entry.state.fetch_or(kOpenStale);
+  }
+}
+
+}  // namespace vmfs

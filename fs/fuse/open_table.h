@@ -1,0 +1,75 @@
+// The open files: what the kernel's file handles mean. What must outlive the daemon is in the shared
+// memory (ConnectionMemory::opens); here are the volume's objects that belong to it.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "fs/base/result.h"
+#include "fs/fuse/connection_memory.h"
+#include "fs/volume/volume.h"
+
+namespace vmfs {
+
+class OpenTable {
+ public:
+  struct Handle {
+    ObjectRef image;  // null: the image could not be opened again after a restart
+    ObjectId object{};
+    OpenEntry* entry = nullptr;
+    bool writable = false;
+    bool direct = false;
+
+    // Before the first change through this handle, so that a later daemon knows of it.
+    void mark_wrote() {
+      if ((entry->state.load(std::memory_order_relaxed) & kOpenWrote) == 0)
+        entry->state.fetch_or(kOpenWrote, std::memory_order_relaxed);
+    }
+    bool stale() const { return (entry->state.load(std::memory_order_relaxed) & kOpenStale) != 0; }
+  };
+
+  explicit OpenTable(ConnectionMemory& memory) : memory_(memory) {}
+
+  // Opens again what a daemon before had open. Before any request is served.
+  void restore(Volume& volume);
+
+  // The handle that an earlier daemon gave for this request, if it got that far.
+  std::optional<std::uint64_t> opened_by(std::uint64_t unique) const;
+
+  // `image` is open in the volume; the table closes it in remove(). kNoSpace (ENFILE): table full.
+  Result<std::uint64_t> add(ObjectRef image, ObjectId object, std::uint32_t flags, bool direct,
+                            std::uint64_t unique);
+  // Null if there is no such handle (any more). Lock-free. The kernel sends nothing for a handle after
+  // its release, so that the result stays valid during a request.
+  Handle* find(std::uint64_t handle);
+  // Nothing to do if it is not there.
+  void remove(Volume& volume, std::uint64_t handle);
+  // Handles that may write to the image are not to change it any more.
+  void expire_writers(ObjectId object);
+  std::uint64_t size() const { return size_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr std::uint32_t kChunk = 1024;
+  using Chunk = std::array<Handle, kChunk>;
+
+  static std::uint64_t handle_of(std::uint32_t index, const OpenEntry& entry) {
+    return std::uint64_t{entry.generation} << 32 | index;
+  }
+  Handle& place(std::uint32_t index);  // with mutex_ held
+
+  ConnectionMemory& memory_;
+  std::mutex mutex_;
+  std::array<std::atomic<Chunk*>, ConnectionMemory::kOpenMax / kChunk> chunks_{};
+  std::vector<std::unique_ptr<Chunk>> owned_;
+  std::vector<std::uint32_t> free_;
+  std::unordered_map<std::uint64_t, std::uint64_t> by_request_;  // constant after restore()
+  std::atomic<std::uint64_t> size_{0};
+};
+
+}  // namespace vmfs

@@ -1,0 +1,202 @@
+// Operations on open images: the hot path.
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include <cerrno>
+
+#include "fs/base/log.h"
+#include "fs/fuse/operations.h"
+
+namespace vmfs {
+
+Result<fuse_open_out> open_handle(Core& core, ObjectId object, std::uint32_t flags) {
+  const RequestContext& current = *current_request();
+  // Never from the page cache while somebody else may change the image: for the handle's whole life,
+  // since the kernel cannot be told otherwise later.
+  const bool owned = core.owned(object);
+  const bool direct = !owned || (flags & O_DIRECT) != 0;
+  if (current.resent) {
+    if (auto handle = core.opens().opened_by(current.unique)) {
+      const OpenTable::Handle* found = core.opens().find(*handle);
+      if (found != nullptr && found->object == object)
+        return open_answer(*handle, found->direct, owned);
+    }
+  }
+  const bool writable = (flags & O_ACCMODE) != O_RDONLY;
+  VMFS_ASSIGN(ObjectRef image, core.volume().open_image(object, writable));
+  auto handle = core.opens().add(image, object, flags, direct, current.unique);
+  if (!handle) {
+    core.volume().close_image(image, writable, false);
+    return pass(handle.error());
+  }
+  return open_answer(*handle, direct, owned);
+}
+
+namespace {
+
+// The handle of a request, or null after having answered that there is none.
+OpenTable::Handle* handle_or_answer(Core& core, fuse_req_t request, const fuse_file_info* info) {
+  OpenTable::Handle* handle = core.opens().find(info->fh);
+  if (handle == nullptr) {
+    fuse_reply_err(request, EBADF);
+    return nullptr;
+  }
+  if (!handle->image) {
+    fuse_reply_err(request, EIO);
+    return nullptr;
+  }
+  return handle;
+}
+
+// The same for a change, which a handle whose image was handed over may not make any more.
+OpenTable::Handle* writer_or_answer(Core& core, fuse_req_t request, const fuse_file_info* info) {
+  OpenTable::Handle* handle = handle_or_answer(core, request, info);
+  if (handle != nullptr && handle->stale()) [[unlikely]] {
+    fuse_reply_err(request, EIO);
+    return nullptr;
+  }
+  if (handle != nullptr) handle->mark_wrote();
+  return handle;
+}
+
+void open(fuse_req_t request, fuse_ino_t object, fuse_file_info* info) noexcept {
+  Core& core = core_of(request);
+  auto opened = open_handle(core, ObjectId{object}, static_cast<std::uint32_t>(info->flags));
+  if (!opened) return answer_error(request, opened.error());
+  if (fuse_reply_buf(request, reinterpret_cast<const char*>(&*opened), sizeof *opened) == -ENOENT)
+    core.opens().remove(core.volume(), opened->fh);  // nobody waits for it any more
+}
+
+void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) noexcept {
+  Core& core = core_of(request);
+  core.opens().remove(core.volume(), info->fh);
+  fuse_reply_err(request, 0);
+}
+
+void read(fuse_req_t request, fuse_ino_t object, std::size_t size, off_t offset,
+          fuse_file_info* info) noexcept {
+  Core& core = core_of(request);
+  OpenTable::Handle* handle = handle_or_answer(core, request, info);
+  if (handle == nullptr) return;
+  const std::span<std::byte> out = current_request()->scratch;
+  if (size > out.size()) {
+    fuse_reply_err(request, EINVAL);  // larger than the kernel was told it may be
+    return;
+  }
+  auto got = core.volume().read(*handle->image, static_cast<std::uint64_t>(offset), out.first(size));
+  if (!got) return answer_error(core, request, got.error(), ObjectId{object});
+  fuse_reply_buf(request, reinterpret_cast<const char*>(out.data()), *got);
+  // A handle from when this node owned the image reads through the page cache: what it leaves there
+  // must not outlive the moment.
+  if (!handle->direct && !core.owned(ObjectId{object})) core.invalidator().image(ObjectId{object});
+}
+
+// Calls flush of the volume and answers when it is done: with `reply` if it went well.
+template <class Flush, class Reply>
+void flush_and_answer(Core& core, fuse_req_t request, Flush&& flush, Reply reply) {
+  Core::Later* later = core.detach(request).release();
+  flush([later, reply](Result<> done) {
+    std::unique_ptr<Core::Later> owned(later);
+    owned->answer([&](fuse_req_t waiting) {
+      if (done)
+        reply(waiting);
+      else
+        answer_error(waiting, done.error());
+    });
+  });
+}
+
+void write(fuse_req_t request, fuse_ino_t object, const char* bytes, std::size_t size, off_t offset,
+           fuse_file_info* info) noexcept {
+  Core& core = core_of(request);
+  OpenTable::Handle* handle = writer_or_answer(core, request, info);
+  if (handle == nullptr) return;
+  const Caller caller = caller_of(core, request);
+  const ByteView payload{reinterpret_cast<const std::byte*>(bytes), size};
+  auto written =
+      core.volume().write(*handle->image, caller, static_cast<std::uint64_t>(offset), payload);
+  if (!written) return answer_error(core, request, written.error(), ObjectId{object});
+  // O_SYNC contains O_DSYNC. What the page cache writes back later was never promised.
+  if ((info->flags & O_DSYNC) != 0 && !info->writepage) {
+    return flush_and_answer(
+        core, request,
+        [&](auto done) { core.volume().flush(*handle->image, caller, std::move(done)); },
+        [size](fuse_req_t waiting) { fuse_reply_write(waiting, size); });
+  }
+  fuse_reply_write(request, size);
+}
+
+void sync(fuse_req_t request, fuse_ino_t, int, fuse_file_info* info) noexcept {
+  Core& core = core_of(request);
+  OpenTable::Handle* handle = handle_or_answer(core, request, info);
+  if (handle == nullptr) return;
+  flush_and_answer(
+      core, request,
+      [&](auto done) {
+        core.volume().flush(*handle->image, caller_of(core, request), std::move(done));
+      },
+      [](fuse_req_t waiting) { fuse_reply_err(waiting, 0); });
+}
+
+void sync_directory(fuse_req_t request, fuse_ino_t, int, fuse_file_info*) noexcept {
+  Core& core = core_of(request);
+  flush_and_answer(
+      core, request,
+      [&](auto done) { core.volume().flush_names(caller_of(core, request), std::move(done)); },
+      [](fuse_req_t waiting) { fuse_reply_err(waiting, 0); });
+}
+
+void allocate(fuse_req_t request, fuse_ino_t object, int mode, off_t offset, off_t length,
+              fuse_file_info* info) noexcept {
+  Core& core = core_of(request);
+  const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
+  const int what = mode & ~FALLOC_FL_KEEP_SIZE;
+  if (what != 0 && what != FALLOC_FL_ZERO_RANGE && !(what == FALLOC_FL_PUNCH_HOLE && keep_size)) {
+    fuse_reply_err(request, EOPNOTSUPP);
+    return;
+  }
+  OpenTable::Handle* handle = writer_or_answer(core, request, info);
+  if (handle == nullptr) return;
+  const Caller caller = caller_of(core, request);
+  const auto start = static_cast<std::uint64_t>(offset), size = static_cast<std::uint64_t>(length);
+  Volume& volume = core.volume();
+  auto done = what == 0
+                  ? volume.allocate(*handle->image, caller, start, size, keep_size)
+                  : volume.zero(*handle->image, caller, start, size, what == FALLOC_FL_PUNCH_HOLE,
+                                what == FALLOC_FL_ZERO_RANGE && !keep_size);
+  if (!done) return answer_error(core, request, done.error(), ObjectId{object});
+  fuse_reply_err(request, 0);
+}
+
+void seek(fuse_req_t request, fuse_ino_t, off_t offset, int whence, fuse_file_info* info) noexcept {
+  Core& core = core_of(request);
+  if (whence != SEEK_DATA && whence != SEEK_HOLE) {
+    fuse_reply_err(request, EINVAL);
+    return;
+  }
+  OpenTable::Handle* handle = handle_or_answer(core, request, info);
+  if (handle == nullptr) return;
+  auto found = core.volume().seek(*handle->image, static_cast<std::uint64_t>(offset),
+                                  whence == SEEK_DATA);
+  if (!found) {
+    const bool end = found.error().kind == ErrorKind::kNotFound;
+    fuse_reply_err(request, end ? ENXIO : error_number(found.error()));
+    return;
+  }
+  fuse_reply_lseek(request, static_cast<off_t>(*found));
+}
+
+}  // namespace
+
+void add_image_operations(fuse_lowlevel_ops& operations) {
+  operations.open = open;
+  operations.release = release;
+  operations.read = read;
+  operations.write = write;
+  operations.fsync = sync;
+  operations.fsyncdir = sync_directory;
+  operations.fallocate = allocate;
+  operations.lseek = seek;
+}
+
+}  // namespace vmfs

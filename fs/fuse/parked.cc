@@ -1,0 +1,119 @@
+#include "fs/fuse/parked.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "fs/fuse/kernel.h"
+
+namespace vmfs {
+namespace {
+
+constexpr std::uint64_t kPage = 4096;
+
+template <class Body>
+Body body_of(const Bytes& message) {
+  Body body{};
+  if (message.size() >= sizeof(fuse_in_header) + sizeof body)
+    std::memcpy(&body, message.data() + sizeof(fuse_in_header), sizeof body);
+  return body;
+}
+
+}  // namespace
+
+void describe_locks(ParkedRequest& request, bool direct) {
+  fuse_in_header header{};
+  std::memcpy(&header, request.message.data(), sizeof header);
+  switch (header.opcode) {
+    case FUSE_CREATE:
+    case FUSE_MKNOD:
+    case FUSE_MKDIR:
+    case FUSE_SYMLINK:
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_SETATTR:  // of a directory; an image's id names no directory
+      request.directories[0] = header.nodeid;
+      break;
+    case FUSE_RENAME:
+      request.directories[0] = header.nodeid;
+      request.directories[1] = body_of<fuse_rename_in>(request.message).newdir;
+      break;
+    case FUSE_RENAME2:
+      request.directories[0] = header.nodeid;
+      request.directories[1] = body_of<fuse_rename2_in>(request.message).newdir;
+      break;
+    case FUSE_WRITE:
+      if (!direct) {
+        const auto write = body_of<fuse_write_in>(request.message);
+        request.image = header.nodeid;
+        request.offset = write.offset;
+        request.length = write.size;
+      }
+      break;
+    default:
+      break;
+  }
+}
+
+void ParkedTable::add(std::shared_ptr<ParkedRequest> request) {
+  std::lock_guard lock(mutex_);
+  const std::uint64_t unique = request->context.unique;
+  requests_.insert_or_assign(unique, std::move(request));
+  size_.store(requests_.size(), std::memory_order_relaxed);
+}
+
+void ParkedTable::remove(const ParkedRequest& request) {
+  std::lock_guard lock(mutex_);
+  auto found = requests_.find(request.context.unique);
+  if (found != requests_.end() && found->second.get() == &request) requests_.erase(found);
+  size_.store(requests_.size(), std::memory_order_relaxed);
+}
+
+std::shared_ptr<ParkedRequest> ParkedTable::find(std::uint64_t unique) const {
+  std::lock_guard lock(mutex_);
+  auto found = requests_.find(unique);
+  return found == requests_.end() ? nullptr : found->second;
+}
+
+bool ParkedTable::locks_directory(std::uint64_t directory) const {
+  std::lock_guard lock(mutex_);
+  return std::any_of(requests_.begin(), requests_.end(), [&](const auto& entry) {
+    return entry.second->directories[0] == directory || entry.second->directories[1] == directory;
+  });
+}
+
+bool ParkedTable::locks_pages(std::uint64_t image) const {
+  std::lock_guard lock(mutex_);
+  return std::any_of(requests_.begin(), requests_.end(),
+                     [&](const auto& entry) { return entry.second->image == image; });
+}
+
+std::vector<PageRange> ParkedTable::unlocked_pages(std::uint64_t image) const {
+  std::vector<PageRange> locked;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [unique, request] : requests_)
+      if (request->image == image) locked.push_back({request->offset, request->length});
+  }
+  std::sort(locked.begin(), locked.end(),
+            [](const PageRange& a, const PageRange& b) { return a.offset < b.offset; });
+  std::vector<PageRange> unlocked;
+  std::uint64_t from = 0;
+  for (const PageRange& range : locked) {
+    const std::uint64_t begin = range.offset / kPage * kPage;
+    const std::uint64_t end = (range.offset + range.length + kPage - 1) / kPage * kPage;
+    if (begin > from) unlocked.push_back({from, begin - from});
+    from = std::max(from, end);
+  }
+  unlocked.push_back({from, 0});
+  return unlocked;
+}
+
+std::vector<std::shared_ptr<ParkedRequest>> ParkedTable::interrupted() const {
+  std::vector<std::shared_ptr<ParkedRequest>> found;
+  std::lock_guard lock(mutex_);
+  for (const auto& [unique, request] : requests_)
+    if (request->interrupted.load(std::memory_order_relaxed)) found.push_back(request);
+  return found;
+}
+
+}  // namespace vmfs

@@ -1,0 +1,61 @@
+// Requests that got kWouldWait: their message is kept as it came from the kernel, and handled again
+// when the volume says so.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "fs/base/bytes.h"
+#include "fs/fuse/request.h"
+
+namespace vmfs {
+
+struct ParkedRequest {
+  Bytes message;
+  RequestContext context;
+  enum class State : std::uint8_t { kWaiting, kRunning, kAnswered };
+  std::atomic<State> state{State::kWaiting};
+  // Which of context.parked_on the volume still has a retry of.
+  std::atomic<std::uint8_t> registered{0};
+  std::atomic<bool> interrupted{false};
+
+  // What it holds locked in the kernel while it waits.
+  std::uint64_t directories[2] = {0, 0};  // node ids
+  std::uint64_t image = 0;                // node id; its pages from `offset` on
+  std::uint64_t offset = 0, length = 0;
+};
+
+// What a message locks: fills in the last part above. `direct`: through a handle without page cache.
+void describe_locks(ParkedRequest& request, bool direct);
+
+// A range of an image, for invalidation; length 0: to the end.
+struct PageRange {
+  std::uint64_t offset = 0, length = 0;
+};
+
+class ParkedTable {
+ public:
+  void add(std::shared_ptr<ParkedRequest> request);
+  void remove(const ParkedRequest& request);
+  std::shared_ptr<ParkedRequest> find(std::uint64_t unique) const;
+  std::size_t size() const { return size_.load(std::memory_order_relaxed); }
+
+  bool locks_directory(std::uint64_t directory) const;
+  bool locks_pages(std::uint64_t image) const;
+  // Everything of the image but the pages that are locked, in ascending order.
+  std::vector<PageRange> unlocked_pages(std::uint64_t image) const;
+  // Those whose client was sent a signal.
+  std::vector<std::shared_ptr<ParkedRequest>> interrupted() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::unordered_map<std::uint64_t, std::shared_ptr<ParkedRequest>> requests_;
+  std::atomic<std::size_t> size_{0};
+};
+
+}  // namespace vmfs

@@ -1,0 +1,300 @@
+// Requests: from the kernel to libfuse's handlers, now or later.
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "fs/base/check.h"
+#include "fs/base/log.h"
+#include "fs/fuse/core.h"
+
+namespace vmfs {
+namespace {
+
+constexpr std::size_t kPage = 4096;
+// A write's payload begins after these; the buffer is placed so that it begins on a page.
+constexpr std::size_t kWritePrefix = sizeof(fuse_in_header) + sizeof(fuse_write_in);
+
+// Page-aligned, and given back to the system when it goes.
+class Pages {
+ public:
+  explicit Pages(std::size_t size) : size_((size + kPage - 1) / kPage * kPage) {
+    void* start =
+        ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK_INVARIANT(start != MAP_FAILED, "no memory for a request buffer of {} bytes", size_);
+    start_ = static_cast<std::byte*>(start);
+  }
+  ~Pages() { ::munmap(start_, size_); }
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+  std::span<std::byte> all() { return {start_, size_}; }
+
+ private:
+  std::byte* start_ = nullptr;
+  std::size_t size_;
+};
+
+// Whether the thread that made the request is being killed: then nobody wants the answer. (The kernel
+// tells only that there was a signal, and a write must not fail because of one that is handled.)
+bool is_dying(std::uint32_t process) {
+  std::FILE* file = std::fopen(fmt::format("/proc/{}/status", process).c_str(), "re");
+  if (file == nullptr) return true;
+  char line[256];
+  std::uint64_t pending = 0;
+  while (std::fgets(line, sizeof line, file) != nullptr) {
+    if (std::strncmp(line, "SigPnd:", 7) == 0 || std::strncmp(line, "ShdPnd:", 7) == 0)
+      pending |= std::strtoull(line + 7, nullptr, 16);
+  }
+  std::fclose(file);
+  return (pending & (1ull << (SIGKILL - 1))) != 0;
+}
+
+}  // namespace
+
+std::size_t Core::largest_message() const { return write_max_ + kPage; }
+
+void Core::serve(Worker& worker) {
+  // The message lies so that a write's payload begins on a page.
+  const std::size_t before = kPage - kWritePrefix;
+  const std::size_t largest = largest_message();
+  Pages incoming(before + largest);
+  Pages scratch(std::max<std::size_t>(write_max_, 1u << 20));
+  std::byte* const message = incoming.all().data() + before;
+
+  RequestContext context;
+  context.descriptor = worker.descriptor;
+  context.slot = slots_.acquire();
+  context.scratch = scratch.all();
+  bool broken = false, gone = false;
+  while (!stop_reading_.load(std::memory_order_relaxed)) {
+    const ssize_t got = ::read(worker.descriptor, message, largest);
+    if (got < 0) {
+      // ENOENT: the request was given up while it was being read.
+      if (errno == EINTR || errno == EAGAIN || errno == ENOENT) continue;
+      gone = errno == ENODEV;
+      broken = !gone;
+      if (broken) log_error("cannot read requests from the kernel: {}", strerror(errno));
+      break;
+    }
+    if (static_cast<std::size_t>(got) < sizeof(fuse_in_header)) {
+      // A socket's end, in a test; /dev/fuse never gives less than a header.
+      gone = got == 0;
+      broken = !gone;
+      break;
+    }
+    handle({message, static_cast<std::size_t>(got)}, context);
+    // What the holder takes for progress; coarse, so that the workers do not share a cache line.
+    if ((worker.handled++ & 1023) == 0) memory_.header().requests.fetch_add(1);
+  }
+  slots_.release(context.slot);
+
+  std::lock_guard lock(life_mutex_);
+  handled_.fetch_add(worker.handled);
+  worker.serving.store(false);
+  if (broken) end_ = Front::End::kFailed;
+  if (--serving_ == 0 && (broken || gone || !stop_reading_)) ended_ = true;
+  life_changed_.notify_all();
+}
+
+void Core::handle(std::span<std::byte> message, RequestContext& context) {
+  fuse_in_header header;
+  std::memcpy(&header, message.data(), sizeof header);
+  switch (header.opcode) {
+    case FUSE_FORGET:
+    case FUSE_BATCH_FORGET:
+      return;  // node ids are the objects' own: nothing is counted
+    case FUSE_INTERRUPT: {
+      fuse_interrupt_in body{};
+      if (message.size() < sizeof header + sizeof body) return;
+      std::memcpy(&body, message.data() + sizeof header, sizeof body);
+      interrupt(body.unique & ~kUniqueResend);
+      return;
+    }
+    case FUSE_INIT: {
+      // Comes again if a daemon died between noting its answer and giving it.
+      const ByteView reply = memory_.init_reply();
+      fuse_out_header answer{};
+      answer.unique = header.unique;
+      answer.len = static_cast<std::uint32_t>(sizeof answer + reply.size());
+      iovec pieces[2] = {{&answer, sizeof answer},
+                         {const_cast<std::byte*>(reply.data()), reply.size()}};
+      if (::writev(context.descriptor, pieces, 2) < 0)
+        log_error("cannot answer the kernel's INIT: {}", strerror(errno));
+      return;
+    }
+    default:
+      break;
+  }
+
+  context.unique = header.unique & ~kUniqueResend;
+  context.resent = (header.unique & kUniqueResend) != 0;
+  context.detached = false;
+  context.parked_on = {};
+  slots_.note(context.slot, context.unique);
+  if (context.resent) [[unlikely]]
+    slots_.release(slots_.claim_left(context.unique));
+
+  {
+    RequestScope scope(context);
+    fuse_buf buffer{};
+    buffer.mem = message.data();
+    buffer.size = message.size();
+    fuse_session_process_buf(session_, &buffer);
+  }
+  if (context.parked()) [[unlikely]]
+    park(message, context);
+  else if (!context.detached)
+    slots_.answered(context.slot);
+}
+
+std::unique_ptr<Core::Later> Core::detach(fuse_req_t request) {
+  RequestContext& context = *current_request();
+  auto later = std::make_unique<Later>();
+  later->core = shared_from_this();
+  later->request = request;
+  later->descriptor = context.descriptor;
+  later->slot = context.slot;
+  later_.fetch_add(1);
+  context.detached = true;
+  context.slot = slots_.acquire();
+  return later;
+}
+
+void Core::one_less_later() {
+  if (later_.fetch_sub(1) == 1 && stop_reading_.load()) {
+    std::lock_guard lock(life_mutex_);
+    life_changed_.notify_all();
+  }
+}
+
+// --- Parking ---------------------------------------------------------------------------------------
+
+void Core::park_current(fuse_req_t request, GroupId group, GroupId other) {
+  RequestContext& context = *current_request();
+  context.parked_on = {group, other == group ? GroupId{} : other};
+  fuse_reply_none(request);  // libfuse's part of it; it is made anew from the message
+}
+
+void Core::park(std::span<const std::byte> message, RequestContext& context) {
+  auto request = std::make_shared<ParkedRequest>();
+  request->message.assign(message.begin(), message.end());
+  request->context = context;
+  request->context.scratch = {};
+  context.slot = slots_.acquire();  // the request keeps the one it has
+  later_.fetch_add(1);
+
+  fuse_in_header header;
+  std::memcpy(&header, message.data(), sizeof header);
+  bool direct = false;
+  if (header.opcode == FUSE_WRITE) {
+    fuse_write_in body{};
+    std::memcpy(&body, message.data() + sizeof header, sizeof body);
+    const OpenTable::Handle* handle = opens_.find(body.fh);
+    direct = handle != nullptr && handle->direct;
+  }
+  describe_locks(*request, direct);
+  parked_.add(request);
+  invalidator_->was_parked(*request);
+  register_parked(request);
+}
+
+void Core::register_parked(const std::shared_ptr<ParkedRequest>& request) {
+  const auto groups = request->context.parked_on;
+  for (unsigned which = 0; which < groups.size(); ++which) {
+    const auto bit = static_cast<std::uint8_t>(1u << which);
+    if (raw(groups[which]) == 0 || (request->registered.fetch_or(bit) & bit) != 0) continue;
+    volume_.park(groups[which], [core = shared_from_this(), request, which] {
+      core->retry(request, which);
+    });
+  }
+}
+
+void Core::retry(const std::shared_ptr<ParkedRequest>& request, unsigned which) {
+  Entered entered(*this);
+  if (!entered) return;
+  request->registered.fetch_and(static_cast<std::uint8_t>(~(1u << which)));
+  auto expected = ParkedRequest::State::kWaiting;
+  if (!request->state.compare_exchange_strong(expected, ParkedRequest::State::kRunning)) return;
+
+  Pages scratch(std::max<std::size_t>(write_max_, 1u << 20));
+  RequestContext context = request->context;
+  context.parked_on = {};
+  context.detached = false;
+  context.scratch = scratch.all();
+  {
+    RequestScope scope(context);
+    fuse_buf buffer{};
+    buffer.mem = request->message.data();
+    buffer.size = request->message.size();
+    fuse_session_process_buf(session_, &buffer);
+  }
+  if (context.parked()) {
+    request->context.parked_on = context.parked_on;
+    request->state.store(ParkedRequest::State::kWaiting);
+    register_parked(request);
+    return;
+  }
+  request->state.store(ParkedRequest::State::kAnswered);
+  finish_parked(request, context.slot);
+}
+
+void Core::finish_parked(const std::shared_ptr<ParkedRequest>& request, std::uint32_t slot) {
+  slots_.release(slot);
+  parked_.remove(*request);
+  invalidator_->was_answered(*request);
+  one_less_later();
+}
+
+// --- Interrupts ------------------------------------------------------------------------------------
+
+void Core::interrupt(std::uint64_t unique) {
+  auto request = parked_.find(unique);
+  if (!request) return;  // whatever is not parked is answered soon enough
+  request->interrupted.store(true);
+  answer_interrupted(request);
+  if (request->state.load() == ParkedRequest::State::kAnswered) return;
+  // The kernel tells of the first signal only; a later one may be the one that kills.
+  std::lock_guard lock(watch_mutex_);
+  watching_ = true;
+  if (!watcher_.joinable()) watcher_ = std::thread([this] { watch_interrupted(); });
+  watch_changed_.notify_all();
+}
+
+void Core::answer_interrupted(const std::shared_ptr<ParkedRequest>& request) {
+  fuse_in_header header;
+  std::memcpy(&header, request->message.data(), sizeof header);
+  if (!is_dying(header.pid)) return;
+  auto expected = ParkedRequest::State::kWaiting;
+  if (!request->state.compare_exchange_strong(expected, ParkedRequest::State::kAnswered)) return;
+  fuse_out_header answer{};
+  answer.len = sizeof answer;
+  answer.error = -EINTR;
+  answer.unique = header.unique;
+  if (::write(request->context.descriptor, &answer, sizeof answer) < 0 && errno != ENOENT)
+    log_warning("cannot answer an interrupted request: {}", strerror(errno));
+  finish_parked(request, request->context.slot);
+}
+
+void Core::watch_interrupted() {
+  std::unique_lock lock(watch_mutex_);
+  while (!watch_stopped_) {
+    if (!watching_) {
+      watch_changed_.wait(lock);
+      continue;
+    }
+    watch_changed_.wait_for(lock, std::chrono::milliseconds(500));
+    if (watch_stopped_) break;
+    lock.unlock();
+    const auto requests = parked_.interrupted();
+    for (const auto& request : requests) answer_interrupted(request);
+    lock.lock();
+    if (requests.empty()) watching_ = false;
+  }
+}
+
+}  // namespace vmfs

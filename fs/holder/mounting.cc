@@ -1,0 +1,232 @@
+#include "fs/holder/mounting.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include <fmt/format.h>
+
+#include "fs/base/log.h"
+#include "fs/fuse/kernel.h"
+#include "fs/holder/inherited.h"
+
+namespace vmfs {
+namespace {
+
+constexpr const char* kType = "fuse.vmfs";
+
+// Mount tables write blanks and the like as \040.
+std::string unescaped(const std::string& text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size() && text[i + 1] >= '0' && text[i + 1] <= '3') {
+      out += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0'));
+      i += 3;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+std::vector<MountEntry> all_mounts() {
+  std::vector<MountEntry> mounts;
+  std::ifstream table("/proc/self/mountinfo");
+  std::string line;
+  while (std::getline(table, line)) {
+    std::istringstream words(line);
+    std::string id, parent, device, root, mountpoint, word;
+    words >> id >> parent >> device >> root >> mountpoint;
+    while (words >> word && word != "-") {
+    }
+    MountEntry entry;
+    words >> entry.type >> entry.source;
+    entry.mountpoint = unescaped(mountpoint);
+    entry.source = unescaped(entry.source);
+    if (std::sscanf(device.c_str(), "%u:%u", &entry.major, &entry.minor) != 2) continue;
+    mounts.push_back(std::move(entry));
+  }
+  return mounts;
+}
+
+std::string absolute(const std::string& path) {
+  char resolved[PATH_MAX];
+  if (::realpath(path.c_str(), resolved) != nullptr) return resolved;
+  if (!path.empty() && path.front() == '/') return path;
+  if (::getcwd(resolved, sizeof resolved) == nullptr) return path;
+  return std::string(resolved) + "/" + path;
+}
+
+}  // namespace
+
+std::optional<MountEntry> find_mount(const std::string& mountpoint) {
+  const std::string wanted = absolute(mountpoint);
+  std::optional<MountEntry> found;
+  for (MountEntry& entry : all_mounts())
+    if (entry.mountpoint == wanted) found = std::move(entry);
+  return found;
+}
+
+std::vector<MountEntry> vmfs_mounts() {
+  std::vector<MountEntry> found;
+  for (MountEntry& entry : all_mounts())
+    if (entry.type == kType) found.push_back(std::move(entry));
+  return found;
+}
+
+Result<std::string> check_mountpoint(const std::string& mountpoint) {
+  if (auto there = find_mount(mountpoint)) {
+    return fail(ErrorKind::kBusy, EBUSY,
+                fmt::format("{} is in use: {} (type {}) is mounted there; unmount it first: umount {}",
+                            mountpoint, there->source, there->type, mountpoint));
+  }
+  char resolved[PATH_MAX];
+  struct stat status {};
+  if (::realpath(mountpoint.c_str(), resolved) == nullptr || ::stat(resolved, &status) != 0) {
+    const int number = errno;
+    if (number == ENOENT) {
+      return fail(ErrorKind::kInvalid, number,
+                  fmt::format("mount point {} does not exist; make it: mkdir -p {}", mountpoint,
+                              mountpoint));
+    }
+    return fail(ErrorKind::kInvalid, number,
+                fmt::format("mount point {}: {}", mountpoint, strerror(number)));
+  }
+  if (!S_ISDIR(status.st_mode)) {
+    return fail(ErrorKind::kInvalid, ENOTDIR,
+                fmt::format("mount point {} is not a directory", mountpoint));
+  }
+  return std::string(resolved);
+}
+
+Result<int> move_up(int descriptor) {
+  const int moved = ::fcntl(descriptor, F_DUPFD_CLOEXEC, kFirstUninherited);
+  const int number = errno;
+  ::close(descriptor);
+  if (moved < 0) {
+    return fail(ErrorKind::kIo, number, fmt::format("cannot keep a descriptor: {}", strerror(number)));
+  }
+  return moved;
+}
+
+Result<Mounted> mount_connection(const HolderOptions& options) {
+  Mounted mounted;
+  VMFS_ASSIGN(mounted.mountpoint, check_mountpoint(options.mountpoint));
+  const auto open_device = []() -> Result<int> {
+    const int descriptor = ::open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (descriptor < 0) {
+      return fail(ErrorKind::kIo, errno,
+                  fmt::format("cannot open /dev/fuse: {}{}", strerror(errno),
+                              errno == ENOENT || errno == ENODEV ? "; load the module: modprobe fuse"
+                                                                 : ""));
+    }
+    return move_up(descriptor);
+  };
+  VMFS_ASSIGN(mounted.descriptor, open_device());
+  const std::string data = fmt::format(
+      "fd={},rootmode=40000,user_id={},group_id={},allow_other,default_permissions,max_read={}",
+      mounted.descriptor, ::getuid(), ::getgid(), 1u << 20);
+  unsigned long flags = MS_NOSUID | MS_NODEV;
+  if (options.read_only) flags |= MS_RDONLY;
+  if (options.no_exec) flags |= MS_NOEXEC;
+  if (options.no_atime) flags |= MS_NOATIME;
+  if (::mount(options.source.c_str(), mounted.mountpoint.c_str(), kType, flags, data.c_str()) != 0) {
+    const int number = errno;
+    ::close(mounted.descriptor);
+    return fail(ErrorKind::kIo, number,
+                fmt::format("cannot mount on {}: {}{}", mounted.mountpoint, strerror(number),
+                            number == EPERM ? "; this needs root" : ""));
+  }
+  const auto undo = [&](Error error) {
+    abort_connection(mounted);
+    detach_mount(mounted.mountpoint);
+    return tl::unexpected<Error>(std::move(error));
+  };
+  const auto entry = find_mount(mounted.mountpoint);
+  if (!entry || entry->type != kType) {
+    return undo({ErrorKind::kIo, EIO,
+                 fmt::format("{} does not show up in /proc/self/mountinfo", mounted.mountpoint)});
+  }
+  mounted.major = entry->major;
+  mounted.minor = entry->minor;
+  for (unsigned i = 0; i < options.threads; ++i) {
+    auto clone = open_device();
+    if (!clone) return undo(std::move(clone.error()));
+    mounted.clones.push_back(*clone);
+    auto original = static_cast<std::uint32_t>(mounted.descriptor);
+    if (::ioctl(*clone, FUSE_DEV_IOC_CLONE, &original) != 0) {
+      return undo({ErrorKind::kIo, errno,
+                   fmt::format("cannot clone the connection's descriptor: {}", strerror(errno))});
+    }
+  }
+  return mounted;
+}
+
+void abort_connection(Mounted& mounted) {
+  if (mounted.minor != 0) {
+    const std::string path = fmt::format("/sys/fs/fuse/connections/{}/abort", mounted.minor);
+    if (const int descriptor = ::open(path.c_str(), O_WRONLY | O_CLOEXEC); descriptor >= 0) {
+      if (::write(descriptor, "1", 1) < 0)
+        log_warning("cannot abort the connection through {}: {}", path, strerror(errno));
+      ::close(descriptor);
+    }
+  }
+  // The kernel ends a connection whose last descriptor is closed, also without sysfs.
+  for (int clone : mounted.clones) ::close(clone);
+  mounted.clones.clear();
+  if (mounted.descriptor >= 0) ::close(mounted.descriptor);
+  mounted.descriptor = -1;
+}
+
+void detach_mount(const std::string& mountpoint) {
+  const auto entry = find_mount(mountpoint);
+  if (!entry || entry->type != kType) return;
+  if (::umount2(mountpoint.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno != EINVAL)
+    log_warning("cannot unmount {}: {}", mountpoint, strerror(errno));
+}
+
+Result<> unmount_and_wait(const std::string& mountpoint, const std::optional<HolderStatus>& status,
+                          bool lazy, std::int64_t timeout_ns) {
+  const auto entry = find_mount(mountpoint);
+  const bool holder = status && holder_alive(*status);
+  if (!entry || entry->type != kType) {
+    if (!holder) {
+      return fail(ErrorKind::kInvalid, EINVAL,
+                  fmt::format("{} is not a mounted vmfs volume; see: vmfs status", mountpoint));
+    }
+  } else if (::umount2(entry->mountpoint.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) != 0) {
+    const int number = errno;
+    if (number == EBUSY) {
+      return fail(ErrorKind::kBusy, number,
+                  fmt::format("{} is busy; who uses it: fuser -vm {}; to detach it now and end when "
+                              "the last user is gone: vmfs umount --lazy {}",
+                              mountpoint, mountpoint, mountpoint));
+    }
+    return fail(ErrorKind::kIo, number,
+                fmt::format("cannot unmount {}: {}", mountpoint, strerror(number)));
+  }
+  if (!holder) return {};
+  const int process = static_cast<int>(::syscall(SYS_pidfd_open, status->holder_pid, 0));
+  if (process < 0) return {};  // it has ended meanwhile
+  pollfd waiting{process, POLLIN, 0};
+  const int ready = ::poll(&waiting, 1, static_cast<int>(timeout_ns / 1'000'000));
+  ::close(process);
+  if (ready > 0) return {};
+  return fail(ErrorKind::kBusy, ETIMEDOUT,
+              fmt::format("{} is unmounted, but its daemon (process {}) is still closing the volume; "
+                          "wait for it, or look at its log",
+                          mountpoint, status->daemon_pid));
+}
+
+}  // namespace vmfs

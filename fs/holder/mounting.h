@@ -1,0 +1,30 @@
+// Mounting and unmounting a FUSE connection by hand, without fusermount. Private to fs/holder.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "fs/base/result.h"
+#include "fs/holder/holder.h"
+
+namespace vmfs {
+
+struct Mounted {
+  std::string mountpoint;  // absolute, without symlinks
+  int descriptor = -1;     // /dev/fuse
+  std::vector<int> clones;
+  unsigned major = 0, minor = 0;
+};
+
+// The place where to mount, absolute and without symlinks; kInvalid or kBusy with what is wrong.
+Result<std::string> check_mountpoint(const std::string& mountpoint);
+// All descriptors are close-on-exec and above the numbers that a daemon inherits them at.
+Result<Mounted> mount_connection(const HolderOptions& options);
+// Ends the connection: whoever waits for it gets an error. Closes the descriptors.
+void abort_connection(Mounted& mounted);
+void detach_mount(const std::string& mountpoint);
+
+// A copy of the descriptor above the inherited numbers; closes the original.
+Result<int> move_up(int descriptor);
+
+}  // namespace vmfs

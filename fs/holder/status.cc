@@ -1,0 +1,116 @@
+// The holder's status file.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include <fmt/format.h>
+
+#include "fs/holder/holder.h"
+#include "fs/holder/status.h"
+
+namespace vmfs {
+
+const char* to_string(HolderStatus::State state) {
+  switch (state) {
+    case HolderStatus::State::kStarting:
+      return "starting";
+    case HolderStatus::State::kRunning:
+      return "running";
+    case HolderStatus::State::kRestarting:
+      return "restarting";
+    case HolderStatus::State::kGaveUp:
+      return "gave-up";
+  }
+  return "unknown";
+}
+
+std::uint64_t process_start(int process) {
+  std::ifstream file(fmt::format("/proc/{}/stat", process));
+  std::string line;
+  std::getline(file, line);
+  // The second word is the program's name in parentheses and may contain anything.
+  const std::size_t after_name = line.rfind(')');
+  if (after_name == std::string::npos) return 0;
+  std::istringstream words(line.substr(after_name + 1));
+  std::string word;
+  constexpr int kStartIsWord = 20;  // counted from the third word of the line
+  for (int i = 0; i < kStartIsWord; ++i)
+    if (!(words >> word)) return 0;
+  return std::strtoull(word.c_str(), nullptr, 10);
+}
+
+Result<> write_holder_status(const std::string& path, const HolderStatus& status) {
+  std::string reason = status.reason;
+  for (char& c : reason)
+    if (c == '\n') c = ' ';
+  const std::string text = fmt::format(
+      "state {}\nholder {}\nholder-started {}\ndaemon {}\nstarts {}\ncrashes {}\nsince {}\n"
+      "mountpoint {}\nvolume {}\nreason {}\n",
+      to_string(status.state), status.holder_pid, status.holder_started, status.daemon_pid,
+      status.starts, status.crashes, status.since_wall_ns, status.mountpoint, status.volume_name,
+      reason);
+  const std::string beside = path + ".new";
+  const int descriptor = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  bool good = descriptor >= 0 &&
+              ::write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  if (descriptor >= 0) ::close(descriptor);
+  good = good && ::rename(beside.c_str(), path.c_str()) == 0;
+  if (!good) {
+    const int number = errno;
+    return fail(ErrorKind::kIo, number, fmt::format("cannot write {}: {}", path, strerror(number)));
+  }
+  return {};
+}
+
+Result<HolderStatus> read_holder_status(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) {
+    return fail(errno == ENOENT ? ErrorKind::kNotFound : ErrorKind::kIo, errno,
+                fmt::format("cannot read {}: {}", path, strerror(errno)));
+  }
+  HolderStatus status;
+  std::string line;
+  bool has_state = false;
+  while (std::getline(file, line)) {
+    const std::size_t blank = line.find(' ');
+    if (blank == std::string::npos) continue;
+    const std::string key = line.substr(0, blank), value = line.substr(blank + 1);
+    const auto number = [&] { return std::strtoull(value.c_str(), nullptr, 10); };
+    if (key == "state") {
+      for (auto state : {HolderStatus::State::kStarting, HolderStatus::State::kRunning,
+                         HolderStatus::State::kRestarting, HolderStatus::State::kGaveUp}) {
+        if (value == to_string(state)) {
+          status.state = state;
+          has_state = true;
+        }
+      }
+    }
+    if (key == "holder") status.holder_pid = static_cast<int>(number());
+    if (key == "holder-started") status.holder_started = number();
+    if (key == "daemon") status.daemon_pid = static_cast<int>(number());
+    if (key == "starts") status.starts = number();
+    if (key == "crashes") status.crashes = number();
+    if (key == "since") status.since_wall_ns = static_cast<std::int64_t>(number());
+    if (key == "mountpoint") status.mountpoint = value;
+    if (key == "volume") status.volume_name = value;
+    if (key == "reason") status.reason = value;
+  }
+  if (!has_state || status.holder_pid <= 0) {
+    return fail(ErrorKind::kCorrupt, EINVAL,
+                fmt::format("{} is not a holder's status file", path));
+  }
+  return status;
+}
+
+bool holder_alive(const HolderStatus& status) {
+  if (status.holder_pid <= 0 || (::kill(status.holder_pid, 0) != 0 && errno == ESRCH)) return false;
+  return process_start(status.holder_pid) == status.holder_started;
+}
+
+}  // namespace vmfs

@@ -1,0 +1,326 @@
+#include "fs/holder/supervisor.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "fs/base/log.h"
+#include "fs/fuse/kernel.h"
+#include "fs/holder/inherited.h"
+#include "fs/holder/status.h"
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+
+namespace vmfs {
+namespace {
+
+// The child that unmounts says so with its exit status.
+constexpr int kUnmounted = 0, kDetached = 1, kUnmountFailed = 2;
+
+void protect_process() {
+  // Both are inherited by the daemons. Not being allowed to is no reason to fail.
+  if (const int file = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC); file >= 0) {
+    if (::write(file, "-1000", 5) < 0)
+      log_info("not protected from the out-of-memory killer: {}", strerror(errno));
+    ::close(file);
+  }
+  if (::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0)
+    log_debug("cannot become an I/O flusher: {}", strerror(errno));
+}
+
+}  // namespace
+
+void tell_systemd(const std::string& text) {
+  const char* path = ::getenv("NOTIFY_SOCKET");
+  if (path == nullptr || (path[0] != '/' && path[0] != '@')) return;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::size_t length = std::strlen(path);
+  if (length >= sizeof address.sun_path) return;
+  std::memcpy(address.sun_path, path, length);
+  if (path[0] == '@') address.sun_path[0] = '\0';
+  const int socket = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (socket < 0) return;
+  if (::sendto(socket, text.data(), text.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&address),
+               static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length)) < 0)
+    log_warning("cannot tell systemd: {}", strerror(errno));
+  ::close(socket);
+}
+
+Supervisor::Supervisor(const HolderOptions& options, Clock& clock, std::function<void()> on_ready)
+    : options_(options), clock_(clock), on_ready_(std::move(on_ready)) {}
+
+Supervisor::~Supervisor() {
+  for (int clone : mounted_.clones) ::close(clone);
+  for (int descriptor : {mounted_.descriptor, signals_, control_})
+    if (descriptor >= 0) ::close(descriptor);
+}
+
+Result<> Supervisor::prepare() {
+  if (options_.threads == 0 || options_.threads > kClonesMax) {
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("the number of FUSE threads is from 1 to {}, not {}", kClonesMax,
+                            options_.threads));
+  }
+  protect_process();
+  sigset_t watched;
+  sigemptyset(&watched);
+  for (int signal : {SIGCHLD, SIGTERM, SIGINT}) sigaddset(&watched, signal);
+  ::sigprocmask(SIG_BLOCK, &watched, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGHUP, SIG_IGN);
+  const int signals = ::signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (signals < 0)
+    return fail(ErrorKind::kIo, errno, fmt::format("signalfd: {}", strerror(errno)));
+  VMFS_ASSIGN(signals_, move_up(signals));
+
+  VMFS_ASSIGN(mounted_, mount_connection(options_));
+  VMFS_ASSIGN(memory_, ConnectionMemory::create(new_connection_id()));
+  ConnectionHeader& header = memory_->header();
+  header.device_major = mounted_.major;
+  header.device_minor = mounted_.minor;
+  header.clone_count = static_cast<std::uint32_t>(mounted_.clones.size());
+  mounted_.mountpoint.copy(header.mountpoint, sizeof header.mountpoint - 1);
+  status_.holder_pid = ::getpid();
+  status_.holder_started = process_start(::getpid());
+  status_.mountpoint = mounted_.mountpoint;
+  status_.volume_name = options_.volume_name;
+  return {};
+}
+
+void Supervisor::set_state(HolderStatus::State state) {
+  status_.state = state;
+  status_.daemon_pid = daemon_;
+  status_.since_wall_ns = clock_.wall_ns();
+  if (options_.status_path.empty()) return;
+  if (auto written = write_holder_status(options_.status_path, status_); !written)
+    log_warning("{}", written.error().message);
+}
+
+Result<> Supervisor::start_daemon() {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+    return fail(ErrorKind::kIo, errno, fmt::format("socketpair: {}", strerror(errno)));
+  VMFS_ASSIGN(control_, move_up(ends[0]));
+  VMFS_ASSIGN(const int theirs, move_up(ends[1]));
+  memory_->header().starts.fetch_add(1);
+  ++status_.starts;
+  ready_ = false;
+  said_.clear();
+  start_at_ns_.reset();
+  daemon_ = ::fork();
+  if (daemon_ == 0) become_daemon(theirs);
+  const int number = errno;
+  ::close(theirs);
+  if (daemon_ < 0) {
+    daemon_ = 0;
+    return fail(ErrorKind::kIo, number, fmt::format("cannot start the daemon: {}", strerror(number)));
+  }
+  set_state(ever_ready_ ? HolderStatus::State::kRestarting : HolderStatus::State::kStarting);
+  return {};
+}
+
+void Supervisor::become_daemon(int control) {
+  // Ignored from the first instruction on: ^C in a terminal reaches the whole process group, and it is
+  // the holder's to unmount.
+  for (int signal : {SIGTERM, SIGINT, SIGHUP}) ::signal(signal, SIG_IGN);
+  sigset_t none;
+  sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  bool good = ::dup2(control, kInheritedControl) >= 0 &&
+              ::dup2(memory_->descriptor(), kInheritedMemory) >= 0 &&
+              ::dup2(mounted_.descriptor, kInheritedFuse) >= 0;
+  for (std::size_t i = 0; i < mounted_.clones.size(); ++i)
+    good = good && ::dup2(mounted_.clones[i], kInheritedClones + static_cast<int>(i)) >= 0;
+  if (good) {
+    std::vector<char*> arguments{const_cast<char*>(options_.executable.c_str())};
+    for (const std::string& argument : options_.daemon_arguments)
+      arguments.push_back(const_cast<char*>(argument.c_str()));
+    arguments.push_back(nullptr);
+    if (!options_.executable.empty()) ::execv(options_.executable.c_str(), arguments.data());
+    // In the middle of an upgrade there may be no such file: then the program that the holder runs.
+    arguments[0] = const_cast<char*>("vmfs");
+    ::execv("/proc/self/exe", arguments.data());
+  }
+  log_error("cannot execute {}: {}", options_.executable, strerror(errno));
+  ::_exit(127);
+}
+
+void Supervisor::hear_daemon() {
+  char message[kMessageMax];
+  const ssize_t got = ::recv(control_, message, sizeof message, MSG_DONTWAIT);
+  if (got <= 0) {
+    if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
+      ::close(control_);  // its end; SIGCHLD tells how
+      control_ = -1;
+    }
+    return;
+  }
+  if (message[0] == kSaysError) said_.assign(message + 1, static_cast<std::size_t>(got) - 1);
+  if (message[0] != kSaysReady) return;
+  ready_ = true;
+  requests_when_ready_ = memory_->header().requests.load();
+  set_state(HolderStatus::State::kRunning);
+  if (std::exchange(ever_ready_, true)) {
+    log_notice("volume {} on {}: daemon {} serves (start {})", options_.volume_name,
+               mounted_.mountpoint, daemon_, status_.starts);
+  } else {
+    log_notice("volume {} is mounted on {} (daemon {})", options_.volume_name, mounted_.mountpoint,
+               daemon_);
+    on_ready_();
+    tell_systemd(fmt::format("READY=1\nMAINPID={}", ::getpid()));
+  }
+}
+
+bool Supervisor::kernel_resends() {
+  const ByteView request = memory_->init_request();
+  return !options_.pretend_no_resend &&
+         (init_flags(request.data(), request.size()) & kInitHasResend) != 0;
+}
+
+Result<bool> Supervisor::daemon_ended(int wait_status) {
+  while (control_ >= 0) {  // what it still said
+    pollfd waiting{control_, POLLIN, 0};
+    if (::poll(&waiting, 1, 0) <= 0) break;
+    hear_daemon();
+  }
+  if (control_ >= 0) ::close(std::exchange(control_, -1));
+  const int process = std::exchange(daemon_, 0);
+  const bool exited = WIFEXITED(wait_status);
+  if (exited && WEXITSTATUS(wait_status) == kDaemonUnmounted) return true;
+  if (exited && WEXITSTATUS(wait_status) == kDaemonRestart && ready_) {
+    log_notice("volume {}: the daemon has drained and is started again", options_.volume_name);
+    VMFS_TRY(start_daemon());
+    return false;
+  }
+  std::string how = exited ? fmt::format("daemon {} ended with status {}", process,
+                                         WEXITSTATUS(wait_status))
+                           : fmt::format("daemon {} was ended by signal {} ({})", process,
+                                         WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)));
+  if (!said_.empty()) how = ever_ready_ ? how + ": " + said_ : said_;
+  if (!ever_ready_) return fail(ErrorKind::kRefused, EIO, how);
+  return crashed(how, WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL);
+}
+
+Result<bool> Supervisor::crashed(const std::string& how, bool killed) {
+  ++status_.crashes;
+  status_.reason = how;
+  log_error("volume {} on {}: {}", options_.volume_name, mounted_.mountpoint, how);
+  if (!kernel_resends()) {
+    return pass(give_up(how + "; this kernel does not send unanswered requests again (Linux 6.9 and "
+                              "later do), so its clients got an error"));
+  }
+  const bool progress = memory_->header().requests.load() != requests_when_ready_;
+  const CrashPolicy::Decision decision =
+      policy_.ended({ready_, progress, killed}, clock_.monotonic_ns());
+  if (decision.give_up) {
+    return pass(give_up(fmt::format("{} crashes within {} s, the last: {}", policy_.counted(),
+                                    CrashPolicy::kWindow_ns / 1'000'000'000, how)));
+  }
+  if (decision.delay_ns > 0) {
+    start_at_ns_ = clock_.monotonic_ns() + decision.delay_ns;
+    set_state(HolderStatus::State::kRestarting);
+    return false;
+  }
+  VMFS_TRY(start_daemon());
+  return false;
+}
+
+Error Supervisor::give_up(const std::string& reason) {
+  status_.reason = reason;
+  log_error("volume {} on {}: giving up: {}. What was acknowledged is in the journal; mount again "
+            "with: vmfs mount {} {}",
+            options_.volume_name, mounted_.mountpoint, reason, options_.source, mounted_.mountpoint);
+  abort_connection(mounted_);
+  detach_mount(mounted_.mountpoint);
+  set_state(HolderStatus::State::kGaveUp);
+  return {ErrorKind::kIo, EIO, "gave up: " + reason};
+}
+
+void Supervisor::begin_unmount() {
+  if (std::exchange(unmounting_, true)) return;
+  log_notice("volume {}: unmounting {}", options_.volume_name, mounted_.mountpoint);
+  tell_systemd("STOPPING=1");
+  // In a process of its own: it waits until the daemon has written what is cached, and should that
+  // daemon die meanwhile, somebody must start the next one.
+  unmounter_ = ::fork();
+  if (unmounter_ != 0) {
+    if (unmounter_ < 0) unmounting_ = false;
+    return;
+  }
+  const char* place = mounted_.mountpoint.c_str();
+  if (::umount2(place, UMOUNT_NOFOLLOW) == 0 || errno == EINVAL) ::_exit(kUnmounted);
+  ::_exit(::umount2(place, UMOUNT_NOFOLLOW | MNT_DETACH) == 0 ? kDetached : kUnmountFailed);
+}
+
+void Supervisor::unmount_ended(int wait_status) {
+  unmounter_ = 0;
+  unmounting_ = false;
+  const int result = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : kUnmountFailed;
+  if (result == kDetached) {
+    log_warning("{} was busy: it is detached, and its daemon ends when the last user has gone",
+                mounted_.mountpoint);
+  }
+  if (result == kUnmountFailed) log_error("cannot unmount {}", mounted_.mountpoint);
+}
+
+Result<> Supervisor::run() {
+  VMFS_TRY(prepare());
+  const auto leave = [&](Error error) -> Result<> {
+    // Nothing may be left mounted that nobody serves.
+    if (daemon_ != 0) {
+      ::kill(daemon_, SIGKILL);
+      ::waitpid(daemon_, nullptr, 0);
+      daemon_ = 0;
+    }
+    abort_connection(mounted_);
+    detach_mount(mounted_.mountpoint);
+    if (!ever_ready_ && !options_.status_path.empty()) ::unlink(options_.status_path.c_str());
+    return pass(std::move(error));
+  };
+  if (auto started = start_daemon(); !started) return leave(started.error());
+  for (;;) {
+    int timeout = -1;
+    if (start_at_ns_) {
+      const std::int64_t left = *start_at_ns_ - clock_.monotonic_ns();
+      timeout = left <= 0 ? 0 : static_cast<int>(left / 1'000'000 + 1);
+    }
+    pollfd waiting[2] = {{signals_, POLLIN, 0}, {control_, POLLIN, 0}};
+    if (::poll(waiting, control_ >= 0 ? 2 : 1, timeout) < 0 && errno != EINTR)
+      return leave({ErrorKind::kIo, errno, fmt::format("poll: {}", strerror(errno))});
+    if (control_ >= 0 && waiting[1].revents != 0) hear_daemon();
+    signalfd_siginfo signal{};
+    while (::read(signals_, &signal, sizeof signal) == sizeof signal)
+      if (signal.ssi_signo != SIGCHLD) begin_unmount();
+    int wait_status = 0;
+    for (int child; (child = ::waitpid(-1, &wait_status, WNOHANG)) > 0;) {
+      if (child == unmounter_) unmount_ended(wait_status);
+      if (child != daemon_) continue;
+      auto done = daemon_ended(wait_status);
+      if (!done) return leave(done.error());
+      if (*done) {
+        log_notice("volume {} is unmounted from {}", options_.volume_name, mounted_.mountpoint);
+        if (!options_.status_path.empty()) ::unlink(options_.status_path.c_str());
+        abort_connection(mounted_);
+        detach_mount(mounted_.mountpoint);
+        return {};
+      }
+    }
+    if (start_at_ns_ && clock_.monotonic_ns() >= *start_at_ns_)
+      if (auto started = start_daemon(); !started) return leave(started.error());
+  }
+}
+
+}  // namespace vmfs

@@ -1,0 +1,59 @@
+// The holder's loop: keeps a daemon running on a mounted connection. Private to fs/holder.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "fs/fuse/connection_memory.h"
+#include "fs/holder/crash_policy.h"
+#include "fs/holder/holder.h"
+#include "fs/holder/mounting.h"
+#include "fs/seam/clock.h"
+
+namespace vmfs {
+
+class Supervisor {
+ public:
+  // Mounts. `on_ready` is called once, when the first daemon serves.
+  Supervisor(const HolderOptions& options, Clock& clock, std::function<void()> on_ready);
+  ~Supervisor();
+  // Returns when the volume is unmounted; an error: why it could not start, or why it gave up.
+  Result<> run();
+
+ private:
+  Result<> prepare();
+  Result<> start_daemon();
+  [[noreturn]] void become_daemon(int control);
+  void set_state(HolderStatus::State state);
+  void hear_daemon();
+  Result<bool> daemon_ended(int wait_status);  // true: the volume is unmounted
+  Result<bool> crashed(const std::string& how, bool killed);
+  Error give_up(const std::string& reason);
+  void begin_unmount();
+  void unmount_ended(int wait_status);
+  bool kernel_resends();
+
+  const HolderOptions options_;
+  Clock& clock_;
+  std::function<void()> on_ready_;
+  Mounted mounted_;
+  std::optional<ConnectionMemory> memory_;
+  int signals_ = -1;
+  int control_ = -1;  // to the daemon that runs now
+  int daemon_ = 0;
+  int unmounter_ = 0;
+  bool ready_ = false;       // the daemon that runs now
+  bool ever_ready_ = false;
+  bool unmounting_ = false;
+  std::string said_;         // its error
+  std::uint64_t requests_when_ready_ = 0;
+  std::optional<std::int64_t> start_at_ns_;  // monotonic
+  CrashPolicy policy_;
+  HolderStatus status_;
+};
+
+// To systemd, if it listens (NOTIFY_SOCKET).
+void tell_systemd(const std::string& text);
+
+}  // namespace vmfs
