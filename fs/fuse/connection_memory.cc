@@ -1,5 +1,6 @@
 #include "fs/fuse/connection_memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include <cstring>
 
 #include "fs/base/check.h"
+#include "fs/holder/inherited.h"
 
 namespace vmfs {
 namespace {
@@ -26,7 +28,10 @@ std::size_t memory_size(std::uint32_t opens, std::uint32_t slots) {
 
 Result<ConnectionMemory> ConnectionMemory::create(ConnectionId connection) {
   ConnectionMemory memory;
-  memory.descriptor_ = ::memfd_create("vmfs connection", MFD_CLOEXEC);
+  // Above the numbers at which a daemon will inherit it and others.
+  const int low = ::memfd_create("vmfs connection", MFD_CLOEXEC);
+  memory.descriptor_ = low < 0 ? -1 : ::fcntl(low, F_DUPFD_CLOEXEC, kFirstUninherited);
+  if (low >= 0) ::close(low);
   if (memory.descriptor_ < 0) {
     return fail(ErrorKind::kIo, errno,
                 fmt::format("cannot make the connection's shared memory: {}", strerror(errno)));
