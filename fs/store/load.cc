@@ -21,6 +21,22 @@ std::optional<ObjectId> decode_id(ByteView tag) {
   return object;
 }
 
+Bytes encode_home(const Store::State::Home& home) {
+  Bytes bytes;
+  bytes.reserve(sizeof home.parent + sizeof(std::uint32_t) + home.name.size());
+  Writer(bytes).put(home.parent).text(home.name);
+  return bytes;
+}
+
+std::optional<Store::State::Home> decode_home(ByteView tag) {
+  Reader in(tag);
+  Store::State::Home home;
+  home.parent = in.get<ObjectId>();
+  home.name = in.text(kNameMax);
+  if (!in.at_end()) return {};
+  return home;
+}
+
 namespace {
 
 // unlinked/'s names are ids; nothing else there is ours.
@@ -71,6 +87,11 @@ Result<> Store::State::load_unlinked() {
     VMFS_ASSIGN(std::optional<ObjectId> object, read_id(path));
     if (object) {
       VMFS_TRY(load_entry(path, *object, kUnlinkedParent, ""));
+      if (auto tag = disk.get_tag(path, kHomeTag, "store.load")) {
+        if (auto home = decode_home(*tag)) displaced[*object] = std::move(*home);
+      } else if (tag.error().kind != ErrorKind::kNotFound) {
+        return pass(tag.error());
+      }
       continue;
     }
     // A creation or a copy that was cut short: whatever it was to become is in the journal, or was

@@ -119,9 +119,10 @@ Result<> Store::State::make(const Create& change) {
 }
 
 Result<> Store::State::place(ObjectId object, ObjectId parent, const std::string& name) {
+  VMFS_TRY(forget_home(object));
   if (tree.child(parent, name) == object) return {};
   if (!tree.is_directory(parent)) return to_unlinked(object);
-  if (tree.is_inside(parent, object)) return {};
+  if (tree.is_inside(parent, object)) VMFS_TRY(break_cycle(object, parent));
   if (ObjectId other = tree.child(parent, name); raw(other) != 0) VMFS_TRY(to_unlinked(other));
   return move(object, parent, name);
 }
@@ -143,6 +144,34 @@ Result<> Store::State::move(ObjectId object, ObjectId parent, const std::string&
   return {};
 }
 
+Result<> Store::State::break_cycle(ObjectId directory, ObjectId inside) {
+  if (inside == directory)
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("a record moves directory {} into itself", directory));
+  while (tree.find(inside)->parent != directory) inside = tree.find(inside)->parent;
+  const ObjectTree::Place& place = *tree.find(inside);
+  Home home{place.parent, place.name};
+  VMFS_TRY(disk.set_tag(tree.path(inside), kHomeTag, encode_home(home), "store.displace"));
+  displaced[inside] = std::move(home);
+  return to_unlinked(inside);
+}
+
+Result<> Store::State::forget_home(ObjectId object) {
+  if (displaced.empty() || displaced.erase(object) == 0) return {};
+  return disk.set_tag(tree.path(object), kHomeTag, {}, "store.displace");
+}
+
+Result<> Store::State::restore_displaced() {
+  while (!displaced.empty()) {
+    const auto [object, home] = *displaced.begin();
+    if (tree.find(object) && tree.is_directory(home.parent) &&
+        !tree.is_inside(home.parent, object) && raw(tree.child(home.parent, home.name)) == 0)
+      VMFS_TRY(move(object, home.parent, home.name));
+    VMFS_TRY(forget_home(object));
+  }
+  return {};
+}
+
 Result<> Store::State::to_unlinked(ObjectId object) {
   if (tree.find(object)->parent == kUnlinkedParent) return {};
   return move(object, kUnlinkedParent, "");
@@ -151,6 +180,7 @@ Result<> Store::State::to_unlinked(ObjectId object) {
 Result<> Store::State::lose_name(ObjectId object) {
   const ObjectTree::Place* place = tree.find(object);
   if (!place) return {};
+  VMFS_TRY(forget_home(object));
   return place->type == FileType::kRegular ? to_unlinked(object) : remove_object(object);
 }
 
@@ -202,7 +232,7 @@ Result<> Store::State::touch(ObjectId directory, std::int64_t time_ns) {
 
 Result<> Store::State::redo_rename_by_path(const Rename& change) {
   ObjectId object = tree.child(change.from_parent, change.from_name);
-  if (raw(object) == 0) return {};
+  if (raw(object) == 0 || tree.is_inside(change.to_parent, object)) return {};
   return place(object, change.to_parent, change.to_name);
 }
 

@@ -65,6 +65,7 @@ Result<> Store::sync_names() {
   std::set<ObjectId> directories, objects;
   {
     std::unique_lock lock(state_->names_mutex);
+    VMFS_TRY(state_->restore_displaced());
     directories.swap(state_->changed_directories);
     objects.swap(state_->changed_objects);
   }

@@ -60,7 +60,9 @@ class Store {
   static Result<std::unique_ptr<Store>> open(Disk& disk);
   ~Store();
 
-  // What was found, parents before children, the root first.
+  // What was found, parents before children, the root first. After a redo: sync_names(), then open again
+  // and build the name space from that. (Replaying records over the first scan's result would not do: a
+  // store that is further may hold a directory inside one that a record moves into it.)
   const std::vector<StoredObject>& loaded() const;
   void forget_loaded();
   const std::vector<std::string>& foreign() const;
@@ -82,7 +84,8 @@ class Store {
   // object is gone. The File stays usable after a rename or unlink.
   Result<std::shared_ptr<File>> file(ObjectId object);
 
-  // Makes every name-space change so far durable, attributes included.
+  // Makes every name-space change so far durable, attributes included. Ends a redo as well: what that had
+  // to take out of the way, and no record has placed, goes back.
   Result<> sync_names();
   Result<DiskSpace> space();
 
