@@ -1,0 +1,73 @@
+// Whether a change may be made now: the group's gate, memory, and space in the store. What is
+// acknowledged must fit: the guest gets ENOSPC before, never after.
+#include "fs/volume/impl.h"
+#include "fs/volume/refusal.h"
+
+namespace vmfs {
+
+thread_local Refusal Refusal::current;
+thread_local GroupId Refusal::waits_for{};
+thread_local std::uint64_t Refusal::asked_at = 0;
+
+tl::unexpected<Error> Volume::Impl::would_wait() {
+  Refusal::waits_for = {};
+  return fail(ErrorKind::kWouldWait, EAGAIN);
+}
+
+Error Volume::Impl::closed_gate(GroupId group, Gate gate) {
+  // This thread runs a parked request of a group that was refused: this is its answer.
+  if (Refusal::current.error && Refusal::current.group == group) return *Refusal::current.error;
+  std::uint64_t asked_at = parking_.wake_number.load();
+  Error error = hooks_ ? hooks_->may_not_change(group, gate)
+                       : Error{ErrorKind::kReadOnly, EROFS, {}};
+  if (error.kind == ErrorKind::kWouldWait) {
+    Refusal::waits_for = group;
+    Refusal::asked_at = asked_at;
+  }
+  return error;
+}
+
+std::uint64_t Volume::Impl::unapplied_bytes() {
+  std::lock_guard lock(dirty_mutex_);
+  std::uint64_t bytes = 0;
+  for (const auto& inode : dirty_) bytes += inode->image->index.bytes();
+  return bytes;
+}
+
+void Volume::Impl::refresh_admission() {
+  std::lock_guard lock(admission_mutex_);
+  auto space = store_->space();
+  if (!space) {
+    problem("space", fmt::format("cannot ask the store's file system for its free space: {}",
+                                 space.error().message));
+    return;
+  }
+  no_problem("space");
+  // A small file system keeps a smaller margin.
+  std::uint64_t kept = std::min(kSpaceMargin, space->total / 64) + unapplied_bytes();
+  std::uint64_t left = space->available > kept ? space->available - kept : 0;
+  admission_limit_.store(admitted_.load() + left);
+}
+
+Result<> Volume::Impl::admit_closely(Inode* inode, std::uint64_t offset, std::uint64_t bytes) {
+  // What this request asked for was counted already: it must fit in what is left now.
+  admitted_.fetch_sub(bytes);
+  refresh_admission();
+  if (admitted_.load() + bytes <= admission_limit_.load()) {
+    admitted_.fetch_add(bytes);
+    return {};
+  }
+  // All was treated as allocating. A range that has its blocks already needs none.
+  if (inode && inode->image && bytes != 0) {
+    auto file = store_->file(inode->id);
+    if (file) {
+      auto data = (*file)->seek_data(offset, "store.admit");
+      auto hole = (*file)->seek_hole(offset, "store.admit");
+      if (data && hole && *data == offset && *hole && **hole >= offset + bytes) return {};
+    }
+  }
+  if (bytes == 0) return {};
+  return fail(ErrorKind::kNoSpace, ENOSPC);
+}
+
+}  // namespace vmfs
