@@ -81,7 +81,7 @@ void Volume::Impl::finish_flush(VolumeGroup& group, Lsn through, std::function<v
 void Volume::flush(Object& handle, const Caller& caller, std::function<void(Result<>)> done) {
   Impl& v = *impl_;
   const std::shared_ptr<Inode>& inode = handle.inode;
-  if (inode->local()) return done({});
+  if (inode->local) return done({});
   VolumeGroup& group = inode->image->group;
   if (group.flushed() && v.journal_->durable_lsn() >= group.last_change.load()) return done({});
   if (group.epoch_events.load() != v.epoch_events_.load()) {

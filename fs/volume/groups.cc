@@ -143,7 +143,7 @@ Result<> Volume::Impl::begin_epoch_locked(VolumeGroup& group) {
     owned = group.owner == node_;
   }
   if (!owned) return {};
-  if (!mistakes().one_epoch_for_two_records)
+  if (!mistakes.one_epoch_twice)
     VMFS_TRY(append_epoch(group, RecordType::kEpoch, epoch_cause_.load()));
   group.epoch_events.store(events, std::memory_order_release);
   return {};

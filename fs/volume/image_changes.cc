@@ -103,7 +103,7 @@ Result<> Volume::zero(Object& handle, const Caller& caller, std::uint64_t offset
                       std::uint64_t length, bool punch, bool extend) {
   Impl& v = *impl_;
   Inode& inode = *handle.inode;
-  if (inode.local()) return fail(ErrorKind::kReadOnly, EROFS);
+  if (inode.local) return fail(ErrorKind::kReadOnly, EROFS);
   if (length == 0) return fail(ErrorKind::kInvalid, EINVAL);
   if (offset > kImageMax || length > kImageMax - offset) return fail(ErrorKind::kInvalid, EFBIG);
   VolumeImage& image = *inode.image;
@@ -134,7 +134,7 @@ Result<> Volume::allocate(Object& handle, const Caller& caller, std::uint64_t of
                           std::uint64_t length, bool keep_size) {
   Impl& v = *impl_;
   Inode& inode = *handle.inode;
-  if (inode.local()) return fail(ErrorKind::kReadOnly, EROFS);
+  if (inode.local) return fail(ErrorKind::kReadOnly, EROFS);
   if (length == 0) return fail(ErrorKind::kInvalid, EINVAL);
   if (offset > kImageMax || length > kImageMax - offset) return fail(ErrorKind::kInvalid, EFBIG);
   VolumeImage& image = *inode.image;
@@ -160,7 +160,7 @@ Result<Attributes> Volume::set_attributes(const Caller& caller, ObjectId object,
   Impl& v = *impl_;
   auto inode = v.find(object);
   if (!inode) return fail(ErrorKind::kNotFound, ENOENT);
-  if (inode->local()) return fail(ErrorKind::kReadOnly, EROFS);
+  if (inode->local) return fail(ErrorKind::kReadOnly, EROFS);
   if (v.answer_to(caller)) return Attributes{object, inode->attributes()};
   const FileAttributes& set = change.set;
   bool sets = set.permissions || set.uid || set.gid || set.atime_ns || set.mtime_ns;

@@ -17,10 +17,9 @@ Result<ObjectRef> Volume::open_image(ObjectId object, bool writable) {
   if (inode->is_directory()) return fail(ErrorKind::kInvalid, EISDIR);
   auto handle = std::make_shared<Object>();
   handle->inode = inode;
-  if (inode->local()) {
+  if (inode->local) {
     if (writable) return fail(ErrorKind::kReadOnly, EROFS);
-    VMFS_ASSIGN(handle->local_file,
-                v.store_disk_.open(inode->local_path, OpenMode::kRead, "store.snapshot_open"));
+    VMFS_ASSIGN(handle->local_file, v.store_->file(object));
     return handle;
   }
   if (!inode->image) return fail(ErrorKind::kInvalid, ELOOP);
@@ -38,7 +37,7 @@ void Volume::close_image(const ObjectRef& handle, bool writable, bool wrote) {
   (void)writable, (void)wrote;  // the handle knows
   Impl& v = *impl_;
   const auto& inode = handle->inode;
-  if (inode->local()) return;
+  if (inode->local) return;
   VolumeImage& image = *inode->image;
   if (handle->wrote.exchange(false)) image.writers.fetch_sub(1);
   {
@@ -122,7 +121,7 @@ Result<> Volume::Impl::read_pieces(Inode& inode, File& file, std::uint64_t offse
 Result<> Volume::write(Object& handle, const Caller& caller, std::uint64_t offset, ByteView bytes) {
   Impl& v = *impl_;
   Inode& inode = *handle.inode;
-  if (inode.local()) [[unlikely]] return fail(ErrorKind::kReadOnly, EROFS);
+  if (inode.local) [[unlikely]] return fail(ErrorKind::kReadOnly, EROFS);
   if (bytes.empty()) return {};
   if (bytes.size() > kPayloadMax) [[unlikely]] return fail(ErrorKind::kInvalid, EINVAL);
   if (offset > kImageMax - bytes.size()) [[unlikely]] return fail(ErrorKind::kInvalid, EFBIG);
@@ -165,6 +164,11 @@ Result<std::uint64_t> Volume::seek(Object& handle, std::uint64_t offset, bool da
     if (data) return fail(ErrorKind::kNotFound, ENXIO);
     return stat.size;
   }
+  return impl_->seek_image(inode, *inode.image->file, offset, data);
+}
+
+Result<std::uint64_t> Volume::Impl::seek_image(Inode& inode, File& file, std::uint64_t offset,
+                                               bool data) {
   VolumeImage& image = *inode.image;
   std::uint64_t size = image.size.load(std::memory_order_acquire);
   if (offset >= size) return fail(ErrorKind::kNotFound, ENXIO);
@@ -178,12 +182,12 @@ Result<std::uint64_t> Volume::seek(Object& handle, std::uint64_t offset, bool da
     if (run_end > at) {
       std::uint64_t end = std::min(run_end, image.void_from.load(std::memory_order_acquire));
       if (at < end) {
-        VMFS_ASSIGN(auto found, data ? image.file->seek_data(at, "store.seek")
-                                     : image.file->seek_hole(at, "store.seek"));
+        VMFS_ASSIGN(auto found, data ? file.seek_data(at, "store.seek")
+                                     : file.seek_hole(at, "store.seek"));
         if (found && *found < end) return *found;
         // No hole to be found: the file ends here, and what follows its end is one.
         if (!data && !found) {
-          VMFS_ASSIGN(FileStat stat, image.file->stat("store.seek"));
+          VMFS_ASSIGN(FileStat stat, file.stat("store.seek"));
           if (stat.size < end) return std::max(at, stat.size);
         }
       }

@@ -72,7 +72,7 @@ struct Volume::Impl {
   // names_mutex_.
   std::optional<Lsn> base_names_from_;
   std::unordered_set<ObjectId> base_names_;
-  std::atomic<bool> names_changed_{false};  // since the last checkpoint
+  bool base_names_ended_ = false;  // during recovery: to be finished once the tree is built
 
   std::shared_ptr<Inode> find(ObjectId object) const;          // takes names_mutex_ shared
   std::shared_ptr<Inode> find_image(ObjectId object) const;    // null if it is no image
@@ -127,6 +127,7 @@ struct Volume::Impl {
   Result<> apply_image_base(Inode& inode, const RecordHeader& header, Lsn lsn, ByteView payload);
   Result<std::size_t> read_image(Inode& inode, File& file, std::uint64_t offset,
                                  std::span<std::byte> out);
+  Result<std::uint64_t> seek_image(Inode& inode, File& file, std::uint64_t offset, bool data);
   Result<> read_pieces(Inode& inode, File& file, std::uint64_t offset, std::span<std::byte> out);
 
   // --- Admission (admission.cc) -------------------------------------------------------------------
@@ -224,6 +225,10 @@ struct Volume::Impl {
   void make_ready(std::vector<Parked> retries, const Error* refusal);
   void wake_gate(GroupId group, const Error* refusal);
   void wake_resources();
+  // The journal may take records again without having said so (a disk that refused and does not any
+  // more): now and then, those who wait try.
+  void retry_parked();
+  std::atomic<std::int64_t> retried_ns_{0};
 
   // --- Work for the background (workers.cc) ---------------------------------------------------------
 
@@ -299,7 +304,12 @@ struct Volume::Impl {
   };
   Result<> check_received(const ReceivedRecord& record,
                           std::unordered_map<GroupId, Position>& positions, bool& repeat);
-  Result<Lsn> append_received(const ReceivedRecord& record);
+  // arriving_ is guarded by receive_mutex_ and looked at by these only.
+  VolumeGroup* received_group(GroupId id, std::shared_ptr<Inode>& alive);
+  void bring_in(ObjectId object);
+  bool is_past(VolumeGroup& group, Position position);
+  Result<Journal::Reservation> append_received(Draft& draft);
+  void settle_published(VolumeGroup& group, RecordType type, Notice& notice);
   Result<> publish_record(const PendingRecord& record, Notice& notice);
   Result<> publish_locked(Lsn durable, std::vector<Notice>& notices);
   void tell(const std::vector<Notice>& notices);
@@ -318,7 +328,8 @@ struct Volume::Impl {
   };
   Pass pass_;
   bool checkpoint_wanted_ = false;
-  Lsn applied_through_ = 0;  // of the last complete pass
+  Lsn applied_through_ = 0;     // of the last complete pass
+  Lsn stored_replay_from_ = 0;  // what the state file says
   std::vector<std::shared_ptr<Inode>> touched_;
   std::vector<UnappliedExtent> extents_;  // reused
   Bytes buffer_;                          // reused
@@ -332,7 +343,6 @@ struct Volume::Impl {
     std::vector<std::pair<GroupId, Position>> groups;  // changed since the sample before
   };
   std::deque<Sample> samples_;
-  Lsn last_sample_ = 0;
 
   Result<Lsn> take_sample();
   bool apply_due();
@@ -350,6 +360,8 @@ struct Volume::Impl {
   Result<> reapply_names();
   Result<> save_state();
   CheckpointState checkpoint_state();
+  // How far the journal may be freed once the checkpoint that is being made is durable; takes account
+  // of it in the groups. Nothing: not at all.
   std::optional<Lsn> choose_release();
 
   std::mutex peers_mutex_;
@@ -367,12 +379,12 @@ struct Volume::Impl {
   Result<> redo_names(bool& any);
   void build_tree();
   Result<> replay_record(Lsn lsn, const SealEntry& record);
-  Result<RecordHeader> header_of(Lsn lsn, const SealEntry& record, Bytes& payload, bool with_payload);
+  Result<Bytes> payload_of(Lsn lsn, const SealEntry& record);
 
-  // --- The local tree under .snapshots (snapshots.cc) --------------------------------------------------------
+  // --- What a node keeps of its past (snapshots.cc) ------------------------------------------------
 
-  void load_snapshots();
-  void load_snapshot_directory(Inode& directory, const std::string& path);
+  // Puts what the store made or found under .snapshots into the tree. names_mutex_ held exclusively.
+  void show_stored(const StoredObject& stored);
 };
 
 }  // namespace vmfs

@@ -93,7 +93,6 @@ std::shared_ptr<Inode> Volume::Impl::make_inode(ObjectId object, FileType type) 
 
 Result<> Volume::Impl::apply_name_record(const RecordHeader& header, ByteView payload,
                                          bool to_memory) {
-  names_changed_.store(true, std::memory_order_relaxed);
   if (to_memory) note_dirty_since();
   switch (header.type) {
     case RecordType::kCreate: {
@@ -221,6 +220,11 @@ Result<> Volume::Impl::delete_orphan(const std::shared_ptr<Inode>& inode) {
   {
     std::lock_guard open_lock(inode->image->open_mutex);
     if (inode->image->opens != 0 || inode->parent || inode->deleted) return {};
+  }
+  if (inode->dropped) {
+    VMFS_TRY(store_->delete_object(inode->id));
+    tree_.erase(*inode);
+    return {};
   }
   // Quietly: nobody asked, so nobody is told, and no token is asked for.
   if (names_.gate.load() != Gate::kOpen || inode->image->group.gate.load() != Gate::kOpen) {

@@ -7,7 +7,6 @@ namespace vmfs {
 
 namespace {
 
-constexpr std::string_view kSnapshots = ".snapshots";
 constexpr std::uint32_t kSetGroupId = 02000;
 constexpr std::uint64_t kNameCost = 4096;  // an inode or a directory block
 
@@ -44,7 +43,7 @@ Result<std::shared_ptr<Inode>> Volume::Impl::changeable_directory(ObjectId objec
                                                                   std::string_view name) const {
   VMFS_TRY(check_name(name));
   VMFS_ASSIGN(auto inode, directory(object));
-  if (inode->local() || (object == kRootObject && name == kSnapshots))
+  if (inode->local || (object == kRootObject && name == kSnapshotsName))
     return fail(ErrorKind::kReadOnly, EROFS);
   return inode;
 }

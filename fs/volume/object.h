@@ -38,6 +38,7 @@ struct VolumeGroup {
   // Counts what ends the right of open handles to write: see Object::revocations.
   std::atomic<std::uint32_t> revocations{0};
   SequenceCursor cursor;  // guarded by the journal's reservation lock
+  Position sampled;       // likewise: what the applier noted last
 
   std::atomic<Lsn> last_record{0};      // end of the group's last record in this journal
   std::atomic<Lsn> last_change{0};      // likewise of the last one made here that a flush must cover
@@ -115,13 +116,14 @@ struct Inode : std::enable_shared_from_this<Inode> {
   const ObjectId id;
   const FileType type;
   std::atomic<bool> deleted{false};
+  std::atomic<bool> dropped{false};  // not in the name space that was copied here: needs no record to go
 
   Inode* parent = nullptr;  // null: the root, or without a name
   std::string name;
   std::map<std::string, std::shared_ptr<Inode>, std::less<>> children;
   std::uint32_t subdirectories = 0;
   std::string target;      // of a symlink
-  std::string local_path;  // under .snapshots: where it is in the store; it has no records
+  bool local = false;      // .snapshots and below: read-only, has no records, peers have others
 
   std::unique_ptr<VolumeImage> image;  // of a regular file that is replicated
 
@@ -131,7 +133,6 @@ struct Inode : std::enable_shared_from_this<Inode> {
   Lsn times_lsn = 0;
 
   bool is_directory() const { return type == FileType::kDirectory; }
-  bool local() const { return !local_path.empty(); }
 
   // A change of the content by the record at `lsn`; the image grows to `end` if it is shorter.
   void content_changed(Lsn lsn, std::int64_t wall_ns, std::uint64_t end) {
@@ -168,7 +169,7 @@ class Object {
   std::shared_ptr<Inode> inode;
   std::uint32_t revocations = 0;   // the group's, at the time: a later one ends this handle's writes
   std::atomic<bool> wrote{false};
-  std::unique_ptr<File> local_file;  // of a file under .snapshots
+  std::shared_ptr<File> local_file;  // of a file under .snapshots
 };
 
 }  // namespace vmfs

@@ -83,6 +83,19 @@ void Volume::Impl::wake_resources() {
   make_ready(std::move(woken), nullptr);
 }
 
+void Volume::Impl::retry_parked() {
+  constexpr std::int64_t kInterval = 200'000'000;
+  std::int64_t now = clock_.monotonic_ns();
+  {
+    std::lock_guard lock(parking_.mutex);
+    if (parking_.on_resources.empty()) return;
+  }
+  if (now - retried_ns_.load() < kInterval) return;
+  retried_ns_.store(now);
+  space_events_.fetch_add(1);
+  wake_resources();
+}
+
 bool Volume::run_parked() {
   std::deque<std::function<void()>> ready;
   {

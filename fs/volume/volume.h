@@ -286,6 +286,7 @@ class Volume {
   std::vector<std::string> problems();
 
   struct Impl;
+  Impl& impl() { return *impl_; }  // for this folder
 
  private:
   explicit Volume(std::unique_ptr<Impl> impl);

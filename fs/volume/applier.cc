@@ -1,0 +1,288 @@
+// Carries durable records from the journal into the store, the latest version of each block, in the
+// order of offsets. A pass goes once through everything that was unapplied when it began; then a
+// checkpoint follows (checkpoint.cc).
+#include "fs/base/log.h"
+#include "fs/base/mistakes.h"
+#include "fs/volume/impl.h"
+
+namespace vmfs {
+
+namespace {
+constexpr std::uint64_t kZeroPiece = 1u << 20;  // zeros are written in pieces of this size
+const Bytes& zero_piece() {
+  static const Bytes zeros(kZeroPiece);
+  return zeros;
+}
+}  // namespace
+
+// --- When ----------------------------------------------------------------------------------------------
+
+Result<std::int64_t> Volume::sync_if_due() {
+  Impl& v = *impl_;
+  v.retry_parked();
+  std::uint64_t bytes = v.journal_->unsynced_bytes();
+  if (bytes == 0) return v.options_.sync_interval_ns;
+  std::int64_t since = v.journal_->unsynced_since_ns();
+  std::int64_t age = since == 0 ? 0 : since;
+  if (bytes < v.options_.sync_bytes && age < v.options_.sync_interval_ns)
+    return v.options_.sync_interval_ns - age;
+  auto synced = v.journal_->sync_through(v.journal_->written_lsn());
+  if (!synced) {
+    v.problem("journal", fmt::format("the journal cannot be made durable: {}; nothing is "
+                                     "acknowledged until it can",
+                                     synced.error().message));
+    return pass(std::move(synced.error()));
+  }
+  v.no_problem("journal");
+  return v.options_.sync_interval_ns;
+}
+
+bool Volume::Impl::apply_due() {
+  std::int64_t since = dirty_since_ns_.load();
+  Lsn reserved = journal_->reserved_lsn();
+  std::uint64_t quarter = journal_->bytes_max() / 4;
+  if (wanted_.apply.exchange(false) && (since != 0 || reserved > applied_through_)) return true;
+  // Also without data: ownership, flushes and names use up journal space too.
+  if (reserved - std::min(reserved, applied_through_) > quarter) return true;
+  if (since == 0) return false;
+  if (index_memory_.load() > options_.memory_max / 2) return true;
+  return clock_.monotonic_ns() - since >= options_.apply_after_ns;
+}
+
+Result<bool> Volume::apply_some(bool all) {
+  Impl& v = *impl_;
+  v.delete_orphans();
+  if (v.journal_->bytes_used() > v.journal_->bytes_max() / 4) v.refresh_admission();
+  std::lock_guard lock(v.apply_mutex_);
+  if (v.checkpoint_wanted_) {
+    VMFS_TRY(v.checkpoint_locked());
+    return all && v.dirty_since_ns_.load() != 0;
+  }
+  if (!v.pass_.active) {
+    bool due = v.apply_due() || (all && v.dirty_since_ns_.load() != 0);
+    if (!due) return false;
+    VMFS_TRY(v.start_pass());
+  }
+  VMFS_ASSIGN(bool more, v.apply_step());
+  if (more) return true;
+  VMFS_TRY(v.checkpoint_locked());
+  return all && v.dirty_since_ns_.load() != 0;
+}
+
+// --- A pass ---------------------------------------------------------------------------------------------
+
+// Notes where every group stands, at one place of the journal. Returns the place.
+Result<Lsn> Volume::Impl::take_sample() {
+  Sample sample;
+  std::shared_lock names(names_mutex_);
+  journal_->with_reservations_locked([&] {
+    sample.lsn = journal_->reserved_lsn();
+    auto look = [&](VolumeGroup& group) {
+      Position now{group.cursor.epoch, group.cursor.seq};
+      if (now == group.sampled) return;
+      group.sampled = now;
+      sample.groups.emplace_back(group.id, now);
+    };
+    look(names_);
+    for (const auto& [id, inode] : tree_.objects())
+      if (inode->image) look(inode->image->group);
+  });
+  Lsn place = sample.lsn;
+  samples_.push_back(std::move(sample));
+  return place;
+}
+
+Result<> Volume::Impl::start_pass() {
+  VMFS_ASSIGN(Lsn place, take_sample());
+  pass_.started_ns = std::max<std::int64_t>(1, clock_.monotonic_ns());
+  if (!mistakes.apply_before_durable) VMFS_TRY(journal_->sync_through(place));
+  pass_.through = place;
+  // Received records that are not yet shown are in no index. Asked before the list is: what has been
+  // shown by now has also been listed.
+  if (Lsn pending = first_pending_.load(); pending != 0) pass_.through = std::min(place, pending);
+  {
+    // A writer lists its image before it reserves, so whatever has a record below is among these.
+    std::lock_guard lock(dirty_mutex_);
+    pass_.images = dirty_;
+  }
+  pass_.image = 0;
+  pass_.offset = 0;
+  pass_.visited = false;
+  pass_.active = true;
+  return {};
+}
+
+// One step: about kApplyStep bytes. True if the pass goes on.
+Result<bool> Volume::Impl::apply_step() {
+  std::uint64_t applied = 0;
+  while (pass_.image < pass_.images.size() && applied < kApplyStep) {
+    Inode& inode = *pass_.images[pass_.image];
+    VolumeImage& image = *inode.image;
+    bool at_end = true;
+    if (!inode.deleted.load()) {
+      auto file = store_->file(inode.id);
+      if (!file && file.error().kind != ErrorKind::kNotFound) return pass(std::move(file.error()));
+      if (file) {
+        if (!pass_.visited) {
+          VMFS_TRY(visit(inode, **file));
+          pass_.visited = true;
+        }
+        pass_.offset = image.index.collect(pass_.offset, kApplyStep - applied, extents_);
+        at_end = pass_.offset == 0;
+        // What is newer than the pass waits for the next: it need not be durable yet, and may well be
+        // written again before.
+        if (!mistakes.apply_before_durable)
+          std::erase_if(extents_, [&](const auto& extent) { return extent.lsn >= pass_.through; });
+        for (const UnappliedExtent& extent : extents_) applied += extent.length;
+        auto result = apply_extents(inode, **file, extents_);
+        if (!result) {
+          // The pass begins again, with all that is still in the index.
+          pass_.active = false;
+          problem("apply " + std::to_string(raw(inode.id)),
+                  fmt::format("cannot write to {}: {}; it stays in the journal and is tried again",
+                              store_->path_of(inode.id).value_or("an unlinked image"),
+                              result.error().message));
+          return pass(std::move(result.error()));
+        }
+        no_problem("apply " + std::to_string(raw(inode.id)));
+      }
+    }
+    if (!at_end) continue;
+    unlist_if_applied(inode);
+    ++pass_.image;
+    pass_.offset = 0;
+    pass_.visited = false;
+  }
+  if (applied != 0 && index_memory_.load() <= options_.memory_max) wake_resources();
+  if (pass_.image < pass_.images.size()) return true;
+  pass_.active = false;
+  pass_.images.clear();
+  applied_through_ = std::max(applied_through_, pass_.through);
+  {
+    std::lock_guard lock(dirty_mutex_);
+    dirty_since_ns_.store(dirty_.empty() ? 0 : pass_.started_ns);
+  }
+  checkpoint_wanted_ = true;
+  return false;
+}
+
+void Volume::Impl::touch(Inode& inode) {
+  if (inode.image->touched) return;
+  inode.image->touched = true;
+  touched_.push_back(inode.shared_from_this());
+}
+
+// The image as a whole, before its extents: truncations first, so that what is written later is not cut
+// off again; then blocks to reserve.
+Result<> Volume::Impl::visit(Inode& inode, File& file) {
+  VolumeImage& image = *inode.image;
+  Lsn durable_needed = 0;
+  {
+    // Whoever had reserved a place below the pass's has entered the index once this is held.
+    std::unique_lock<ImageLock> lock(image.lock);
+    if (image.void_from.load() != VolumeImage::kNothingVoid) durable_needed = image.void_lsn + 1;
+    for (const auto& allocation : image.allocations)
+      durable_needed = std::max(durable_needed, allocation.lsn + 1);
+    if (image.attributes_changed.exchange(false)) touch(inode);
+  }
+  if (durable_needed == 0) return {};
+  if (!mistakes.apply_before_durable) VMFS_TRY(journal_->sync_through(durable_needed));
+  std::unique_lock<ImageLock> lock(image.lock);
+  touch(inode);
+  std::uint64_t void_from = image.void_from.load();
+  if (void_from != VolumeImage::kNothingVoid && image.void_lsn < durable_needed) {
+    VMFS_ASSIGN(FileStat stat, file.stat("store.apply"));
+    if (stat.size > void_from) VMFS_TRY(file.truncate(void_from, "store.apply"));
+    image.nothing_void();
+  }
+  while (!image.allocations.empty() && image.allocations.front().lsn < durable_needed) {
+    const auto& allocation = image.allocations.front();
+    auto allocated =
+        file.allocate(allocation.offset, allocation.length, allocation.keep_size, "store.apply");
+    if (!allocated && allocated.error().kind != ErrorKind::kUnsupported &&
+        allocated.error().number != EOPNOTSUPP)
+      return allocated;
+    image.allocations.erase(image.allocations.begin());
+  }
+  return {};
+}
+
+// Reads the extents' bytes from the journal and writes them, neighbours together.
+Result<> Volume::Impl::apply_extents(Inode& inode, File& file,
+                                     std::vector<UnappliedExtent>& extents) {
+  if (extents.empty()) return {};
+  touch(inode);
+  std::size_t i = 0;
+  while (i < extents.size()) {
+    if (extents[i].payload == 0) {
+      VMFS_TRY(apply_zeros(file, extents[i]));
+      ++i;
+      continue;
+    }
+    std::size_t first = i;
+    std::uint64_t length = 0;
+    while (i < extents.size() && extents[i].payload != 0 && length < kApplyStep &&
+           extents[i].offset == extents[first].offset + length)
+      length += extents[i++].length;
+    if (buffer_.size() < length) buffer_.resize(std::max<std::uint64_t>(length, kApplyStep));
+    std::span<std::byte> run(buffer_.data(), length);
+    for (std::size_t k = first; k < i; ++k) {
+      VMFS_ASSIGN(bool there,
+                  journal_->read_payload(extents[k].payload,
+                                         run.subspan(extents[k].offset - extents[first].offset,
+                                                     extents[k].length)));
+      // Only what is in the store is recycled, and this is not.
+      CHECK_INVARIANT(there, "record {} of {} was recycled before it was applied", extents[k].lsn,
+                      inode.id);
+    }
+    VMFS_TRY(file.write(run, extents[first].offset, "store.apply"));
+    file.start_writeback(extents[first].offset, length);
+  }
+  inode.image->index.remove(extents);
+  return {};
+}
+
+Result<> Volume::Impl::apply_zeros(File& file, const UnappliedExtent& extent) {
+  if (!extent.keep_allocated) return file.punch_hole(extent.offset, extent.length, "store.apply");
+  for (std::uint64_t done = 0; done < extent.length;) {
+    std::uint64_t part = std::min(kZeroPiece, extent.length - done);
+    VMFS_TRY(file.write(ByteView(zero_piece()).first(part), extent.offset + done, "store.apply"));
+    done += part;
+  }
+  return {};
+}
+
+void Volume::Impl::unlist_if_applied(Inode& inode) {
+  VolumeImage& image = *inode.image;
+  // No writer is between listing the image and entering its index while this is held.
+  std::unique_lock<ImageLock> lock(image.lock);
+  bool applied = image.index.empty() && image.allocations.empty() &&
+                 image.void_from.load() == VolumeImage::kNothingVoid &&
+                 !image.attributes_changed.load();
+  if (!applied && !inode.deleted.load()) return;
+  std::lock_guard dirty(dirty_mutex_);
+  std::erase_if(dirty_, [&](const auto& entry) { return entry.get() == &inode; });
+  image.listed.store(false, std::memory_order_release);
+}
+
+// All of one image, for a snapshot. apply_mutex_ and the image's lock are held: nothing comes in.
+Result<> Volume::Impl::apply_fully(Inode& inode) {
+  VolumeImage& image = *inode.image;
+  VMFS_TRY(journal_->sync_through(journal_->reserved_lsn()));
+  VMFS_ASSIGN(auto file, store_->file(inode.id));
+  touch(inode);
+  if (std::uint64_t from = image.void_from.load(); from != VolumeImage::kNothingVoid) {
+    VMFS_ASSIGN(FileStat stat, file->stat("store.apply"));
+    if (stat.size > from) VMFS_TRY(file->truncate(from, "store.apply"));
+    image.nothing_void();
+  }
+  std::vector<UnappliedExtent> extents;
+  std::uint64_t offset = 0;
+  do {
+    offset = image.index.collect(offset, kApplyStep, extents);
+    VMFS_TRY(apply_extents(inode, *file, extents));
+  } while (offset != 0);
+  return sync_image(inode, inode.attributes());
+}
+
+}  // namespace vmfs

@@ -1,0 +1,120 @@
+// What a node keeps of a state that it gives up, and what it would have to fetch again.
+#include <algorithm>
+
+#include "fs/journal/record_reader.h"
+#include "fs/volume/impl.h"
+
+namespace vmfs {
+
+namespace {
+
+// Ranges nearer to each other than this are fetched as one: a list of many is dearer than the bytes.
+constexpr std::uint64_t kJoinGap = 64u << 10;
+
+std::vector<BaseRange> joined(std::vector<BaseRange> ranges) {
+  for (BaseRange& range : ranges) {
+    std::uint64_t end = (range.offset + range.length + kBlock - 1) / kBlock * kBlock;
+    range.offset = range.offset / kBlock * kBlock;
+    range.length = end - range.offset;
+  }
+  std::sort(ranges.begin(), ranges.end(),
+            [](const BaseRange& a, const BaseRange& b) { return a.offset < b.offset; });
+  std::vector<BaseRange> out;
+  for (const BaseRange& range : ranges) {
+    if (!out.empty() && range.offset <= out.back().offset + out.back().length + kJoinGap)
+      out.back().length =
+          std::max(out.back().length, range.offset + range.length - out.back().offset);
+    else
+      out.push_back(range);
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<std::optional<std::vector<BaseRange>>> Volume::touched_since(GroupId id, Position since) {
+  Impl& v = *impl_;
+  std::shared_ptr<Inode> alive;
+  VolumeGroup* group = v.find_group(id, alive);
+  if (!group) return fail(ErrorKind::kNotFound, ENOENT, fmt::format("no group {}", id));
+  GroupState state = v.state_of(*group);
+  // Where an epoch stands in the history; nothing: it is not in it.
+  auto place = [&](EpochId epoch) -> std::optional<std::size_t> {
+    for (std::size_t i = 0; i < state.history.size(); ++i)
+      if (state.history[i].epoch == epoch) return i;
+    return {};
+  };
+  auto from = place(since.epoch);
+  if (!from) return std::nullopt;
+  auto after = [&](Position position) {
+    auto at = place(position.epoch);
+    return at && (*at > *from || (*at == *from && position.seq > since.seq));
+  };
+  if (after(state.recycled)) return std::nullopt;
+
+  std::vector<BaseRange> ranges;
+  RecordReader reader(*v.journal_, 0);
+  for (;;) {
+    auto view = reader.next(v.journal_->written_lsn());
+    if (!view && view.error().kind == ErrorKind::kNotFound) return std::nullopt;  // just recycled
+    if (!view) return pass(std::move(view.error()));
+    if (!*view) break;
+    const RecordHeader& header = (*view)->header;
+    if (header.group != raw(id) || !after({EpochId{header.epoch}, header.seq})) continue;
+    switch (header.type) {
+      case RecordType::kWrite:
+      case RecordType::kZero:
+      case RecordType::kBaseData:
+        ranges.push_back({header.offset, header.extent});
+        break;
+      case RecordType::kTruncate: {
+        std::uint64_t low = std::min(header.offset, header.extent);
+        std::uint64_t high = std::max(header.offset, header.extent);
+        if (low != high) ranges.push_back({low, high - low});
+        break;
+      }
+      case RecordType::kBaseBegin:
+        return std::nullopt;
+      default:
+        break;
+    }
+  }
+  return joined(std::move(ranges));
+}
+
+Result<> Volume::keep_as_snapshot(GroupId id, const std::string& name) {
+  Impl& v = *impl_;
+  if (id == kNameSpace) {
+    std::string listing;
+    {
+      std::shared_lock lock(v.names_mutex_);
+      for (const auto& [object, inode] : v.tree_.objects()) {
+        if (inode->local || object == kRootObject) continue;
+        listing += fmt::format("{} {:06o} {}\n", object, inode->attributes().permissions,
+                               v.tree_.path_of(*inode));
+      }
+    }
+    constexpr const char* kDirectory = "kept-names";
+    auto made = v.store_disk_.make_directory(kDirectory, "store.keep_names");
+    if (!made && made.error().kind != ErrorKind::kExists) return made;
+    VMFS_TRY(v.store_disk_.sync_directory("", "store.keep_names"));
+    return replace_file(v.store_disk_, fmt::format("{}/{}.txt", kDirectory, name),
+                        as_bytes(listing), "store.keep_names");
+  }
+
+  std::vector<StoredObject> made;
+  {
+    std::lock_guard apply_lock(v.apply_mutex_);
+    auto inode = v.find_image(id);
+    if (!inode) return fail(ErrorKind::kNotFound, ENOENT, fmt::format("no image {}", id));
+    std::unique_lock<ImageLock> lock(inode->image->lock);
+    VMFS_TRY(v.apply_fully(*inode));
+    VMFS_ASSIGN(made, v.store_->keep_copy(id, name));
+  }
+  std::unique_lock lock(v.names_mutex_);
+  for (const StoredObject& stored : made)
+    if (!v.tree_.find(stored.object)) v.show_stored(stored);
+  return {};
+}
+
+}  // namespace vmfs
