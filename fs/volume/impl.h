@@ -20,6 +20,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "fs/base/check.h"
 #include "fs/journal/journal.h"
 #include "fs/store/store.h"
 #include "fs/volume/name_tree.h"
