@@ -63,7 +63,7 @@ struct Encoder {
   }
   Bytes operator()(const FlushRequest& m) const {
     Bytes bytes = begin(MessageType::kFlushRequest);
-    Writer(bytes).put(m.through);
+    Writer(bytes).put(m.number);
     return bytes;
   }
   Bytes operator()(const Want& m) const {
@@ -80,7 +80,7 @@ struct Encoder {
   }
   Bytes operator()(const Heartbeat& m) const {
     Bytes bytes = begin(MessageType::kHeartbeat);
-    Writer(bytes).put(m.sent_ns).put(m.echo_ns).put(m.wall_ns);
+    Writer(bytes).put(m.sent_ns).put(m.wall_ns);
     return bytes;
   }
   Bytes operator()(const BaseRequest& m) const {
@@ -308,13 +308,13 @@ Result<Message> decode_message(ByteView body) {
     case MessageType::kPositions: return decode_positions(in);
     case MessageType::kAck: {
       Ack m;
-      m.received = in.get<Lsn>();
-      m.durable = in.get<Lsn>();
+      m.received = in.get<std::uint64_t>();
+      m.durable = in.get<std::uint64_t>();
       m.full = in.flag("full flag");
       if (m.durable > m.received) in.wrong("acknowledgement: durable beyond received");
       return in.finish(m);
     }
-    case MessageType::kFlushRequest: return in.finish(FlushRequest{in.get<Lsn>()});
+    case MessageType::kFlushRequest: return in.finish(FlushRequest{in.get<std::uint64_t>()});
     case MessageType::kWant: {
       Want m;
       m.group = in.get<GroupId>();
@@ -331,7 +331,6 @@ Result<Message> decode_message(ByteView body) {
     case MessageType::kHeartbeat: {
       Heartbeat m;
       m.sent_ns = in.get<std::int64_t>();
-      m.echo_ns = in.get<std::int64_t>();
       m.wall_ns = in.get<std::int64_t>();
       return in.finish(m);
     }

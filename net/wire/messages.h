@@ -105,16 +105,16 @@ struct Positions {
   std::vector<GroupPosition> groups;
 };
 
-// About the records that the receiver of this message sent, by its LSNs (RecordsHead::through).
+// About the Records that the receiver of this message sent on this connection, by their numbers.
 struct Ack {
-  Lsn received = 0;  // in the peer's memory or better
-  Lsn durable = 0;   // in the peer's journal, synced
+  std::uint64_t received = 0;  // in the peer's memory or better
+  std::uint64_t durable = 0;   // in the peer's journal, synced
   bool full = false;  // the peer cannot take more records now
 };
 
 // Make what you have got durable now and acknowledge it: somebody waits.
 struct FlushRequest {
-  Lsn through = 0;
+  std::uint64_t number = 0;  // of the last Records that it is about
 };
 
 // Asks the owner for the token.
@@ -138,7 +138,6 @@ struct WantRefused {
 
 struct Heartbeat {
   std::int64_t sent_ns = 0;  // the sender's monotonic clock
-  std::int64_t echo_ns = 0;  // the last one received from the peer, for round-trip times
   std::int64_t wall_ns = 0;
 };
 

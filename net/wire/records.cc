@@ -43,7 +43,7 @@ void RecordsEncoder::add(RecordHeader header, ByteView payload) {
   ++count_;
 }
 
-Bytes RecordsEncoder::finish(Lsn through, bool sync_now, int level) {
+Bytes RecordsEncoder::finish(std::uint64_t number, bool sync_now, int level) {
   Bytes frame;
   ByteView body = raw_;
   Bytes packed;
@@ -58,7 +58,7 @@ Bytes RecordsEncoder::finish(Lsn through, bool sync_now, int level) {
   }
   frame.reserve(kHeadSize + body.size());
   Writer out(frame);
-  out.put(MessageType::kRecords).put(flags).put(std::uint16_t{0}).put(count_).put(through);
+  out.put(MessageType::kRecords).put(flags).put(std::uint16_t{0}).put(count_).put(number);
   out.put(headers_hash_).put(static_cast<std::uint32_t>(raw_.size())).bytes(body);
   raw_.clear();
   count_ = 0;
@@ -73,7 +73,7 @@ Result<RecordsFrame> decode_records(ByteView body) {
   auto reserved = in.get<std::uint16_t>();
   auto count = in.get<std::uint32_t>();
   RecordsFrame frame;
-  frame.through = in.get<Lsn>();
+  frame.number = in.get<std::uint64_t>();
   auto headers_hash = in.get<std::uint64_t>();
   auto raw_size = in.get<std::uint32_t>();
   if (!in.ok()) return bad("ends within its head");

@@ -1,7 +1,7 @@
 // The message that carries records. A record's header and payload are the bytes on disk, the header's
 // local fields (lsn, durable, generation, header_hash) zero:
 //
-//   records := u8 type, u8 flags, u16 reserved (0), u32 count, u64 through, u64 headers_hash,
+//   records := u8 type, u8 flags, u16 reserved (0), u32 count, u64 number, u64 headers_hash,
 //              u32 raw_size, body
 //   body    := (RecordHeader, payload) * count        raw_size bytes, or with kCompressed one zstd
 //                                                     frame of them
@@ -38,8 +38,8 @@ class RecordsEncoder {
   std::size_t raw_bytes() const { return raw_.size(); }
   std::uint32_t count() const { return count_; }
   // The frame, and empties this. level: zstd, or 0 for none; compressed only if that saves at least
-  // a sixteenth. `through`: the source's journal has been dealt with below this LSN.
-  Bytes finish(Lsn through, bool sync_now, int level);
+  // a sixteenth. `number`: counts the frames of a connection, from 1; acknowledgements name it.
+  Bytes finish(std::uint64_t number, bool sync_now, int level);
 
  private:
   Bytes raw_;
@@ -48,7 +48,7 @@ class RecordsEncoder {
 };
 
 struct RecordsFrame {
-  Lsn through = 0;
+  std::uint64_t number = 0;
   bool sync_now = false;
   std::vector<ReceivedRecord> records;  // payloads point into `storage` or into the frame's body
   Bytes storage;

@@ -1,0 +1,137 @@
+#include "net/replication/receiver.h"
+
+#include <limits>
+
+namespace vmfs {
+
+void LocalSync::request(std::function<void(Result<Lsn>)> done) {
+  waiting_.push_back(std::move(done));
+  if (!running_) run();
+}
+
+void LocalSync::run() {
+  running_ = true;
+  auto served = std::make_shared<std::vector<std::function<void(Result<Lsn>)>>>(std::move(waiting_));
+  waiting_.clear();
+  auto result = std::make_shared<Result<Lsn>>(Lsn{0});
+  shell_.run_blocking(
+      Shell::Lane::kSync,
+      [this, result] {
+        Journal& journal = volume_.journal();
+        auto synced = journal.sync_through(journal.written_lsn());
+        if (!synced) {
+          *result = pass(synced.error());
+          return;
+        }
+        Lsn durable = journal.durable_lsn();
+        auto published = volume_.publish_received(durable);
+        if (!published)
+          *result = pass(published.error());
+        else
+          *result = durable;
+      },
+      [this, result, served] {
+        running_ = false;
+        if (!waiting_.empty()) run();
+        for (auto& done : *served) done(*result);
+      });
+}
+
+void Receiver::records(ByteView body) {
+  if (!waiting_.empty()) {
+    waiting_.emplace_back(body.begin(), body.end());
+    return;
+  }
+  auto frame = decode_records(body);
+  if (!frame) return events_.failed(frame.error());
+  if (!take(*frame)) waiting_.emplace_back(body.begin(), body.end());
+}
+
+// False: no room, keep the frame. (After a failure the connection ends, so true.)
+bool Receiver::take(const RecordsFrame& frame) {
+  if (frame.number != received_ + 1) {
+    events_.failed({ErrorKind::kProtocol, EPROTO,
+                    fmt::format("records frame {} after {}", frame.number, received_)});
+    return true;
+  }
+  auto end = volume_.receive(frame.records);
+  if (!end) {
+    if (end.error().kind == ErrorKind::kWouldWait) {
+      if (full_since_ns_ == 0) full_since_ns_ = clock_.monotonic_ns();
+      // What was received so far must become durable before it can be applied and its space reused.
+      if (received_ > durable_) start_sync();
+      return false;
+    }
+    events_.failed(end.error());
+    return true;
+  }
+  full_since_ns_ = 0;
+  received_ = frame.number;
+  std::uint64_t bytes = 0;
+  for (const ReceivedRecord& record : frame.records) {
+    bytes += sizeof(RecordHeader) + record.payload.size();
+    events_.received(GroupId{record.header.group},
+                     {EpochId{record.header.epoch}, record.header.seq}, record.header.type);
+  }
+  bytes_received_ += bytes;
+  unsynced_bytes_ += bytes;
+  if (unsynced_since_ns_ == 0) unsynced_since_ns_ = clock_.monotonic_ns();
+  if (frame.sync_now) sync_wanted_ = frame.number;
+  bool was_full = full_told_;
+  full_told_ = false;
+  events_.send_ack({received_, durable_, false});
+  if (frame.sync_now || unsynced_bytes_ >= kSyncBytes || was_full) start_sync();
+  return true;
+}
+
+void Receiver::flush_request() {
+  sync_wanted_ = received_ + waiting_.size();
+  if (durable_ < received_) start_sync();
+}
+
+void Receiver::start_sync() {
+  if (syncing_) return;
+  syncing_ = true;
+  unsynced_bytes_ = 0;
+  unsynced_since_ns_ = 0;
+  sync_.request([this, alive = alive_, number = received_](Result<Lsn> durable) {
+    if (*alive) synced(number, std::move(durable));
+  });
+}
+
+void Receiver::synced(std::uint64_t number, Result<Lsn> durable) {
+  syncing_ = false;
+  if (!durable) return events_.failed(durable.error());
+  durable_ = std::max(durable_, number);
+  events_.send_ack({received_, durable_, full_told_});
+  events_.published();
+  drain();
+  if (sync_wanted_ > durable_ && received_ > durable_) start_sync();
+}
+
+void Receiver::drain() {
+  while (!waiting_.empty()) {
+    auto frame = decode_records(waiting_.front());
+    if (!frame) return events_.failed(frame.error());
+    if (!take(*frame)) return;
+    if (!waiting_.empty()) waiting_.pop_front();
+  }
+}
+
+void Receiver::tick(std::int64_t now_ns) {
+  if (!waiting_.empty()) drain();
+  if (full_since_ns_ != 0 && !full_told_ && now_ns - full_since_ns_ >= kFullNotice) {
+    full_told_ = true;
+    events_.send_ack({received_, durable_, true});
+  }
+  if (unsynced_since_ns_ != 0 && now_ns - unsynced_since_ns_ >= kSyncInterval) start_sync();
+}
+
+std::int64_t Receiver::next_tick_ns() const {
+  std::int64_t next = std::numeric_limits<std::int64_t>::max();
+  if (unsynced_since_ns_ != 0 && !syncing_) next = unsynced_since_ns_ + kSyncInterval;
+  if (!waiting_.empty()) next = std::min(next, clock_.monotonic_ns() + kFullRetry);
+  return next;
+}
+
+}  // namespace vmfs

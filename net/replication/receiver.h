@@ -1,0 +1,96 @@
+// Takes the records that a peer ships: into this node's journal, made durable and visible, and
+// acknowledged. Also LocalSync, the node's group commit of received records.
+//
+// Runs on the node's thread; syncs run elsewhere through Shell.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "fs/seam/clock.h"
+#include "fs/volume/volume.h"
+#include "net/seam/shell.h"
+#include "net/wire/messages.h"
+#include "net/wire/records.h"
+
+namespace vmfs {
+
+// Syncs the journal and publishes what was received, one run at a time: whoever asks during a run is
+// served by the next one.
+class LocalSync {
+ public:
+  LocalSync(Volume& volume, Shell& shell) : volume_(volume), shell_(shell) {}
+  // `done` is called after all that is written now is durable and published; with the durable LSN.
+  void request(std::function<void(Result<Lsn>)> done);
+  bool running() const { return running_; }
+
+ private:
+  void run();
+
+  Volume& volume_;
+  Shell& shell_;
+  bool running_ = false;
+  std::vector<std::function<void(Result<Lsn>)>> waiting_;
+};
+
+class Receiver {
+ public:
+  // A replica syncs as often as a primary: nothing waits longer than this to become durable,
+  // visible and acknowledged ...
+  static constexpr std::int64_t kSyncInterval = 100'000'000;
+  // ... nor after this much.
+  static constexpr std::uint64_t kSyncBytes = 32u << 20;
+  // When the journal is full, whether there is room again is looked at so often.
+  static constexpr std::int64_t kFullRetry = 20'000'000;
+  // Full for so long: the peer is told, and counts this node as lost.
+  static constexpr std::int64_t kFullNotice = 1'000'000'000;
+
+  struct Events {
+    virtual ~Events() = default;
+    virtual void send_ack(const Ack& ack) = 0;
+    // Records of these groups came from the peer: it has them.
+    virtual void received(GroupId group, Position position, RecordType type) = 0;
+    // What was received up to now is durable and visible.
+    virtual void published() = 0;
+    // The connection cannot go on.
+    virtual void failed(const Error& error) = 0;
+  };
+
+  Receiver(Volume& volume, LocalSync& sync, Clock& clock, Events& events)
+      : volume_(volume), sync_(sync), clock_(clock), events_(events),
+        alive_(std::make_shared<bool>(true)) {}
+  ~Receiver() { *alive_ = false; }
+
+  void records(ByteView body);
+  void flush_request();
+  void tick(std::int64_t now_ns);
+  std::int64_t next_tick_ns() const;
+  std::uint64_t bytes_received() const { return bytes_received_; }
+  bool full() const { return full_since_ns_ != 0; }
+
+ private:
+  bool take(const RecordsFrame& frame);
+  void drain();
+  void start_sync();
+  void synced(std::uint64_t number, Result<Lsn> durable);
+
+  Volume& volume_;
+  LocalSync& sync_;
+  Clock& clock_;
+  Events& events_;
+  std::shared_ptr<bool> alive_;
+  std::deque<Bytes> waiting_;  // frames that the journal had no room for; bounded by the sender's window
+  std::uint64_t received_ = 0, durable_ = 0;
+  std::uint64_t sync_wanted_ = 0;   // number of the last frame that must be made durable now
+  std::uint64_t unsynced_bytes_ = 0;
+  std::int64_t unsynced_since_ns_ = 0;
+  std::int64_t full_since_ns_ = 0;
+  bool full_told_ = false;
+  bool syncing_ = false;
+  std::uint64_t bytes_received_ = 0;
+};
+
+}  // namespace vmfs

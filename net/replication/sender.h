@@ -1,0 +1,106 @@
+// Follows this node's journal for one peer and ships, in journal order, the records that the peer
+// lacks; keeps count of what the peer has acknowledged.
+//
+// Runs on the node's thread; reads the journal (page cache) and hands frames to `send`.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "fs/journal/record_reader.h"
+#include "fs/seam/clock.h"
+#include "fs/volume/volume.h"
+#include "net/replication/stream_position.h"
+#include "net/wire/messages.h"
+#include "net/wire/records.h"
+
+namespace vmfs {
+
+class Sender {
+ public:
+  // Shipped and not yet received by the peer: enough to keep a fast line busy through a round trip,
+  // little enough that a flush does not wait long behind it.
+  static constexpr std::uint64_t kWindow = 16u << 20;
+
+  struct Events {
+    virtual ~Events() = default;
+    virtual void send_frame(Bytes frame) = 0;
+    // Bytes queued at the link: nothing is read from the journal above kLinkQueue.
+    virtual std::size_t unsent_bytes() = 0;
+    // The journal does not hold what the peer lacks of the group: it needs a copy.
+    virtual void needs_copy(GroupId group, const char* why) = 0;
+  };
+  static constexpr std::size_t kLinkQueue = 2u << 20;
+
+  // from: a hint where the peer's needs begin (PeerState::confirmed), checked while reading.
+  // positions: what the peer holds. `stopped` groups are known there but do not flow.
+  Sender(Volume& volume, Clock& clock, Events& events, Lsn from);
+
+  StreamPosition& positions() { return positions_; }
+  // Once positions() are filled: groups whose missing records were recycled are reported by
+  // needs_copy() and stopped.
+  void begin();
+
+  // Ships what lies below `limit`, as far as window and link allow. sync_now: somebody waits for the
+  // peer's disk. An error means that the journal cannot be read (its message names the place).
+  Result<> pump(Lsn limit, bool sync_now, int compression);
+
+  void acknowledged(const Ack& ack);
+  // Everything below is dealt with: shipped, or not needed by the peer.
+  Lsn position() const { return position_; }
+  // ... and acknowledged.
+  Lsn received() const { return received_; }
+  Lsn durable() const { return durable_; }
+  bool has_room() const;
+  // The group's last record that the peer has durable, as far as shipped on this connection.
+  std::optional<Position> durable_position(GroupId group) const;
+  void note_durable(GroupId group, Position position) { durable_positions_[group] = position; }
+
+  // While held, pump() ships nothing: a base block is being read, and what is shipped before it must
+  // have been written before it was read.
+  void hold(bool held) { held_ = held; }
+  // Puts a base record into the stream, at its present position.
+  void inject(const RecordHeader& header, ByteView payload, int compression);
+
+  // Age of the oldest record that the peer has not made durable; 0: none.
+  std::int64_t lag_ns(std::int64_t now_ns) const;
+  std::uint64_t bytes_sent() const { return bytes_sent_; }
+  std::uint64_t in_flight() const { return in_flight_; }
+
+ private:
+  struct InFlight {
+    std::uint64_t number = 0;
+    Lsn through = 0;  // the journal was dealt with below this when it was sent
+    std::uint64_t bytes = 0;
+    std::int64_t sent_ns = 0;
+    bool received = false;
+    std::vector<std::pair<GroupId, Position>> last;  // of each group, in this frame
+  };
+  void ship_frame(bool sync_now, int compression);
+  void settle();
+  void gap(GroupId group);
+  void rescan();
+
+  Volume& volume_;
+  Clock& clock_;
+  Events& events_;
+  std::unique_ptr<RecordReader> reader_;
+  StreamPosition positions_;
+  RecordsEncoder encoder_;
+  std::vector<std::pair<GroupId, Position>> encoder_last_;
+  std::deque<InFlight> in_flight_frames_;
+  std::uint64_t in_flight_ = 0;
+  std::unordered_map<GroupId, Position> durable_positions_;
+  Lsn position_ = 0, received_ = 0, durable_ = 0;
+  bool rescanned_ = false;
+  bool held_ = false;
+  std::uint64_t bytes_sent_ = 0;
+  int incompressible_ = 0;
+  std::uint64_t last_number_ = 0;            // of the last frame
+  std::uint64_t sync_requested_number_ = 0;  // the last frame whose sync was asked for
+};
+
+}  // namespace vmfs
