@@ -70,8 +70,7 @@ bool Receiver::take(const RecordsFrame& frame) {
   std::uint64_t bytes = 0;
   for (const ReceivedRecord& record : frame.records) {
     bytes += sizeof(RecordHeader) + record.payload.size();
-    events_.received(GroupId{record.header.group},
-                     {EpochId{record.header.epoch}, record.header.seq}, record.header.type);
+    events_.received(record);
   }
   bytes_received_ += bytes;
   unsynced_bytes_ += bytes;

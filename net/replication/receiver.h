@@ -51,11 +51,11 @@ class Receiver {
   struct Events {
     virtual ~Events() = default;
     virtual void send_ack(const Ack& ack) = 0;
-    // Records of these groups came from the peer: it has them.
-    virtual void received(GroupId group, Position position, RecordType type) = 0;
+    // This record came from the peer: it has it.
+    virtual void received(const ReceivedRecord& record) = 0;
     // What was received up to now is durable and visible.
     virtual void published() = 0;
-    // The connection cannot go on.
+    // The connection cannot go on. The receiver must outlive this call.
     virtual void failed(const Error& error) = 0;
   };
 

@@ -63,6 +63,11 @@ StreamPosition::Step StreamPosition::step(const RecordHeader& header, ByteView p
   }
   if (!next) return Step::kGap;
   group.shipped = {EpochId{header.epoch}, header.seq};
+  follow_object(header, payload);
+  return Step::kShip;
+}
+
+void StreamPosition::follow_object(const RecordHeader& header, ByteView payload) {
   if (header.type == RecordType::kCreate) {
     // The image's group begins with its creation.
     if (auto create = decode<Create>(payload); create && create->type == FileType::kRegular)
@@ -70,7 +75,16 @@ StreamPosition::Step StreamPosition::step(const RecordHeader& header, ByteView p
   } else if (header.type == RecordType::kDeleteObject) {
     if (auto deleted = decode<DeleteObject>(payload)) forget(deleted->object);
   }
-  return Step::kShip;
+}
+
+void StreamPosition::came_from_peer(const RecordHeader& header, ByteView payload) {
+  Position position{EpochId{header.epoch}, header.seq};
+  if (header.type == RecordType::kBaseBegin) {
+    set(GroupId{header.group}, position);
+  } else if (header.type != RecordType::kBaseData && header.type != RecordType::kBaseEnd) {
+    advance(GroupId{header.group}, position);
+    follow_object(header, payload);
+  }
 }
 
 }  // namespace vmfs

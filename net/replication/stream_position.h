@@ -36,6 +36,9 @@ class StreamPosition {
   bool stopped(GroupId group) const;
   std::optional<Position> position(GroupId group) const;
 
+  // This record came from the peer, which therefore has it, and whatever it begins or ends.
+  void came_from_peer(const RecordHeader& header, ByteView payload);
+
   // Judges a record; after kShip the peer counts as having it.
   Step step(const RecordHeader& header, ByteView payload);
 
@@ -47,6 +50,7 @@ class StreamPosition {
     // its last comes by.
     std::vector<EpochEntry> history;
   };
+  void follow_object(const RecordHeader& header, ByteView payload);
   bool belongs(Group& group, const RecordHeader& header);
 
   std::function<std::optional<GroupState>(GroupId)> state_of_;

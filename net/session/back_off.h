@@ -8,7 +8,7 @@
 
 namespace vmfs {
 
-class Dialer {
+class BackOff {
  public:
   // The first retry comes quickly, because a daemon that was restarted is back at once; later ones
   // rarely enough not to matter, and often enough that a mended line is noticed in seconds.
@@ -17,7 +17,7 @@ class Dialer {
   // A refusal needs a person; still tried, because the other side may be mended.
   static constexpr std::int64_t kRefusedDelay = 15'000'000'000;
 
-  explicit Dialer(std::uint64_t seed) : random_(seed) {}
+  explicit BackOff(std::uint64_t seed) : random_(seed) {}
 
   // Whether to dial now. After true, one of the outcomes below must be reported.
   bool due(std::int64_t now_ns) const { return !busy_ && now_ns >= next_ns_; }
