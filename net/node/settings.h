@@ -58,7 +58,8 @@ struct NodeOptions {
   std::int64_t start_alone_after_ns = 0;
   // Only the daemon was started again and the FUSE connection lives: ownership goes on at once.
   bool continues = false;
-  std::uint64_t seed = 0;  // of the back-off's jitter
+  std::uint64_t seed = 0;  // of the back-off's jitter; 0: random
+  std::string mountpoint;  // for messages: where a person finds the volume
 };
 
 const char* to_string(ReplicationMode mode);  // "async", "semisync", "sync"

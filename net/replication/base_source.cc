@@ -176,16 +176,17 @@ void BaseSource::read() {
   Work& work = *work_;
   if (work.job.group == kNameSpace) {
     // They were read in one piece after the position was taken: only to be sent.
-    std::size_t count = std::min(kObjectsPerRecord, work.names.size() - work.names_sent);
-    if (count == 0) return measure();
-    std::vector<BaseObject> some(work.names.begin() + static_cast<std::ptrdiff_t>(work.names_sent),
-                                 work.names.begin() +
-                                     static_cast<std::ptrdiff_t>(work.names_sent + count));
-    work.names_sent += count;
     const GroupState& state = work.image.state;
-    sender_.inject(header(RecordType::kBaseData, {state.history.back().epoch, state.seq}),
-                   encode(some), compression_());
-    return events_.copy_advanced();
+    while (work.names_sent < work.names.size()) {
+      if (!sender_.has_room()) return;
+      std::size_t count = std::min(kObjectsPerRecord, work.names.size() - work.names_sent);
+      auto first = work.names.begin() + static_cast<std::ptrdiff_t>(work.names_sent);
+      std::vector<BaseObject> some(first, first + static_cast<std::ptrdiff_t>(count));
+      work.names_sent += count;
+      sender_.inject(header(RecordType::kBaseData, {state.history.back().epoch, state.seq}),
+                     encode(some), compression_());
+    }
+    return measure();
   }
   step_ = Step::kReading;
   sender_.hold(true);

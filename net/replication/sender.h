@@ -57,6 +57,7 @@ class Sender {
   bool has_room() const;
   // The group's last record that the peer has durable, as far as shipped on this connection.
   std::optional<Position> durable_position(GroupId group) const;
+  const std::unordered_map<GroupId, Position>& all_durable() const { return durable_positions_; }
   void note_durable(GroupId group, Position position) { durable_positions_[group] = position; }
 
   // While held, pump() ships nothing: a base block is being read, and what is shipped before it must

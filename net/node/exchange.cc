@@ -1,0 +1,236 @@
+// Positions: two nodes that have just connected tell each other where every group stands, compare
+// histories, and set each group on its course.
+#include <algorithm>
+
+#include "fs/base/log.h"
+#include "net/node/impl.h"
+
+namespace vmfs {
+
+// The group as this node has it durably.
+GroupPosition Node::Impl::position_of(const GroupState& state) {
+  GroupPosition out;
+  out.group = state.id;
+  out.owner = state.owner;
+  out.taker = state.taker;
+  out.inconsistent = state.inconsistent;
+  out.split = state.split;
+  out.open_writer = volume.activity(state.id).open_writer;
+  out.history = state.history;
+  Position durable = volume.durable_position(state.id);
+  // An epoch that has begun and is not durable yet is not told.
+  while (out.history.size() > 1 && out.history.back().epoch != durable.epoch) out.history.pop_back();
+  out.seq = out.history.empty() ? 0 : durable.seq;
+  return out;
+}
+
+void Node::Impl::begin_exchange(Peer& peer) {
+  peer.sent_positions = peer.got_positions = false;
+  peer.ours.clear();
+  peer.theirs.clear();
+  // What came over the last connection is to count: durable and visible first.
+  Connection* connection = peer.connection;
+  sync.request([this, alive = alive, id = peer.info.id, connection](Result<Lsn> durable) {
+    if (!*alive || stopped) return;
+    Peer* peer = peer_by_id(id);
+    if (peer == nullptr || peer->connection != connection) return;
+    if (!durable) {
+      problem("journal", fmt::format("the journal cannot be synced: {}", durable.error().message));
+      return close(*connection, "the local journal cannot be synced", false);
+    }
+    std::vector<GroupPosition> positions;
+    for (const GroupState& state : volume.groups()) {
+      positions.push_back(position_of(state));
+      peer->ours[state.id] = positions.back();
+    }
+    send_positions(*peer, positions, false);
+    peer->sent_positions = true;
+    if (peer->got_positions) compare_all(*peer);
+  });
+}
+
+void Node::Impl::send_positions(Peer& peer, const std::vector<GroupPosition>& groups, bool update) {
+  Positions message;
+  message.update = update;
+  std::size_t bytes = 0;
+  for (const GroupPosition& group : groups) {
+    std::size_t size = 64 + group.history.size() * 64;
+    if (bytes + size > kPositionsBytes && !message.groups.empty()) {
+      send(peer, message);
+      message.groups.clear();
+      bytes = 0;
+    }
+    bytes += size;
+    message.groups.push_back(group);
+  }
+  message.last = true;
+  send(peer, message);
+}
+
+void Node::Impl::on_positions(Peer& peer, Positions positions) {
+  if (positions.update) {
+    if (!peer.stream) return;
+    for (const GroupPosition& remote : positions.groups) {
+      auto state = volume.group(remote.group);
+      if (!state) continue;
+      GroupPosition local = position_of(*state);
+      apply_course(peer, remote.group, &local, &remote, false);
+    }
+    return poke();
+  }
+  if (peer.got_positions) return;
+  for (GroupPosition& group : positions.groups) {
+    GroupId id = group.group;
+    peer.theirs[id] = std::move(group);
+  }
+  if (!positions.last) return;
+  peer.got_positions = true;
+  if (peer.sent_positions) compare_all(peer);
+}
+
+void Node::Impl::compare_all(Peer& peer) {
+  peer.courses.clear();
+  peer.stream = std::make_unique<PeerStream>(*this, peer, peer.persisted.confirmed);
+  for (const auto& [group, local] : peer.ours) {
+    auto remote = peer.theirs.find(group);
+    apply_course(peer, group, &local, remote == peer.theirs.end() ? nullptr : &remote->second, true);
+  }
+  for (const auto& [group, remote] : peer.theirs)
+    if (!peer.ours.contains(group)) apply_course(peer, group, nullptr, &remote, true);
+  peer.only_here.clear();
+  for (const auto& [group, local] : peer.ours)
+    if (!peer.theirs.contains(group)) peer.only_here.push_back(group);
+  peer.ours.clear();
+  peer.theirs.clear();
+  peer.heard = true;
+  peer.full = false;
+  peer.counted_sent = peer.counted_received = 0;
+  ++streams;
+  peer.stream->sender.begin();
+  peer.audit.clear();
+  for (const GroupState& state : volume.groups()) peer.audit.push_back(state.id);
+  peer.audit_lsn = volume.journal().written_lsn();
+  update_sync(peer);
+  pump(peer);
+  // Whatever waited for the owner to be reachable.
+  poke();
+}
+
+GroupCourse* Node::Impl::course(Peer& peer, GroupId group) {
+  auto it = peer.courses.find(group);
+  return it == peer.courses.end() ? nullptr : &it->second;
+}
+
+void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* local,
+                              const GroupPosition* remote, bool first) {
+  StreamPosition& positions = peer.stream->sender.positions();
+  if (remote == nullptr) {
+    // The peer does not know the group. Its creation is on its way in the stream; or the peer has
+    // deleted it, and we shall hear of that; or it needs a copy, which audit() finds out.
+    return;
+  }
+  if (local == nullptr) {
+    // We do not know it: likewise, seen from the other side.
+    return;
+  }
+  Judgement judgement = judge(*local, *remote);
+  GroupCourse next;
+  next.course = judgement.course;
+  next.comparison = judgement.comparison;
+  if (GroupCourse* now = course(peer, group); now != nullptr && !first) {
+    // A follow or copy that is under way goes on.
+    if (now->started && judgement.course == now->course) return;
+  }
+  const Comparison& compared = judgement.comparison;
+  if (judgement.course != Course::kNothing && judgement.course != Course::kSend &&
+      judgement.course != Course::kReceive)
+    log_notice("{}: {} with {}: rule {}, {} records here and {} there beyond epoch {} seq {}",
+               shown(group), to_string(judgement.course), peer.info.name, compared.rule,
+               compared.local_extra, compared.remote_extra, compared.common.epoch,
+               compared.common.seq);
+  peer.stream->sender.note_durable(group, remote->position());
+  switch (judgement.course) {
+    case Course::kNothing:
+    case Course::kSend:
+    case Course::kReceive:
+      positions.set(group, remote->position());
+      next.until = remote->position();
+      if (judgement.course == Course::kReceive)
+        peer.courses[group] = next;
+      else
+        peer.courses.erase(group);
+      if (auto state = volume.group(group); state && state->split) mark_split(group, false);
+      return;
+    case Course::kFollow:
+    case Course::kWaitFollow:
+    case Course::kPeerFollows:
+    case Course::kCopyFromPeer:
+      positions.stop(group);
+      break;
+    case Course::kCopyToPeer:
+      positions.set(group, remote->position());
+      positions.stop(group);
+      needs_copy(peer, group,
+                 remote->inconsistent ? "an earlier copy was not finished" : "it has nothing of it yet");
+      break;
+    case Course::kSplit:
+      positions.stop(group);
+      mark_split(group, true);
+      break;
+    case Course::kNeitherWhole:
+      positions.stop(group);
+      problem(fmt::format("whole-{}", group),
+              fmt::format("{}: neither this node nor {} holds a whole copy", shown(group),
+                          peer.info.name));
+      break;
+  }
+  peer.courses[group] = next;
+}
+
+// Groups that the peer has not learned of in any other way: whoever may change them sends a copy.
+void Node::Impl::audit(Peer& peer) {
+  if (peer.audit.empty() || peer.stream->sender.position() < peer.audit_lsn) return;
+  StreamPosition& positions = peer.stream->sender.positions();
+  // While the name space is not the same on both sides, a group may be about to come or to go.
+  if (peer.stream->copies.has(kNameSpace) || positions.stopped(kNameSpace)) return;
+  auto held = positions.position(kNameSpace);
+  if (!held || receiving(kNameSpace)) return;
+  std::vector<GroupId> groups = std::move(peer.audit);
+  peer.audit.clear();
+  for (GroupId group : groups) {
+    if (positions.knows(group)) continue;
+    auto state = volume.group(group);
+    if (!state || state->owner != options.node || state->inconsistent || state->history.empty())
+      continue;
+    needs_copy(peer, group, "the peer has never had it");
+  }
+}
+
+bool Node::Impl::receiving(GroupId group) {
+  for (auto& peer : peers) {
+    if (!peer->stream) continue;
+    GroupCourse* found = course(*peer, group);
+    if (found == nullptr || found->course != Course::kReceive) continue;
+    if (volume.durable_position(group).seq < found->until.seq) return true;
+    peer->courses.erase(group);
+  }
+  return false;
+}
+
+bool Node::Impl::parted(GroupId group) {
+  for (auto& peer : peers) {
+    if (!peer->stream) continue;
+    GroupCourse* found = course(*peer, group);
+    if (found == nullptr) continue;
+    switch (found->course) {
+      case Course::kFollow:
+      case Course::kWaitFollow:
+      case Course::kCopyFromPeer:
+      case Course::kNeitherWhole: return true;
+      default: break;
+    }
+  }
+  return false;
+}
+
+}  // namespace vmfs

@@ -1,0 +1,323 @@
+// The parts of Node, private to net/node. One thread, unless a member says otherwise.
+//
+//   node.cc        life, timer, wake-ups
+//   links.cc       dialling, handshakes, which connection to a peer counts
+//   exchange.cc    positions: comparing histories and what follows from it
+//   streams.cc     records in and out, what flushes wait for, who is in sync, loss of a peer
+//   follow.cc      giving up a branch, copies, split brain
+//   tokens.cc      asking for, giving and taking ownership
+//   commands.cc    promote, demote, resolve, peers, settings
+//   status.cc      what a person sees
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "net/node/node.h"
+#include "net/ownership/decisions.h"
+#include "net/replication/base_source.h"
+#include "net/replication/receiver.h"
+#include "net/replication/sender.h"
+#include "net/session/back_off.h"
+#include "net/session/session.h"
+
+namespace vmfs {
+
+struct Peer;
+
+// One link and its session; of a peer once it has said hello.
+struct Connection {
+  std::unique_ptr<Link> link;
+  std::unique_ptr<Session> session;
+  Peer* peer = nullptr;       // whom it was dialled for, or who said hello
+  bool established = false;   // it is the peer's connection
+  bool over = false;          // closed; removed soon
+};
+
+// How things stand between this node and one peer about one group; only what is not plain streaming.
+struct GroupCourse {
+  Course course = Course::kNothing;
+  Comparison comparison;
+  Position until;        // kReceive: the tail ends here
+  bool started = false;  // kFollow: under way
+};
+
+// Records to and from a connected peer whose histories were compared.
+class PeerStream;
+
+struct Peer {
+  PeerInfo info;
+  BackOff back_off{0};
+  Connection* connection = nullptr;  // established
+  LinkState link_state = LinkState::kConnecting;
+  std::string link_reason;
+  std::int64_t link_since_wall_ns = 0;
+  PeerState persisted;  // as the volume keeps it
+  std::int64_t persisted_ns = 0;
+
+  // The exchange of positions on this connection.
+  bool sent_positions = false, got_positions = false;
+  std::unordered_map<GroupId, GroupPosition> ours, theirs;
+
+  std::unique_ptr<PeerStream> stream;
+  bool heard = false;  // histories were compared since the start
+  std::unordered_map<GroupId, GroupCourse> courses;
+  // When the peer joined the flushes' wait: it is in sync once it has confirmed what was written then.
+  bool counts = false;
+  std::optional<Lsn> join_lsn;
+  PeerSync sync = PeerSync::kLost;
+  bool full = false;
+  // Groups that the peer ought to know, checked once the stream has passed `audit_lsn`.
+  std::vector<GroupId> audit;
+  // Images that only this node has, when its name space follows: kept aside before their names go.
+  std::vector<GroupId> only_here;
+  Lsn audit_lsn = 0;
+
+  // Rates for status.
+  std::uint64_t counted_sent = 0, counted_received = 0;
+  std::uint64_t send_rate = 0, receive_rate = 0;
+};
+
+struct FlushWait {
+  GroupId group{};
+  std::function<void(Result<>)> done;
+};
+
+// A write (or a promote) waits for the token of a group.
+struct Asking {
+  NodeId asked{};  // 0: nobody yet
+  std::int64_t deadline_ns = 0;
+  bool force = false;
+  bool writers = false;  // parked requests wait, not only commands
+};
+
+struct Wanted {
+  NodeId peer{};
+  std::int64_t since_ns = 0;
+  bool force = false;
+};
+
+struct Promotion {
+  std::set<GroupId> groups;
+  bool force = false;
+  std::int64_t deadline_ns = 0;
+  Node::Done done;
+};
+
+struct Resolution {
+  std::set<GroupId> groups;
+  std::int64_t deadline_ns = 0;
+  Node::Done done;
+};
+
+struct HandOver {
+  Lsn through = 0;
+  NodeId peer{};
+  std::int64_t deadline_ns = 0;
+  std::size_t groups = 0;
+  Node::Done done;
+};
+
+struct WaitFor {
+  Condition condition{};
+  std::vector<GroupId> groups;
+  Node::Done done;
+};
+
+struct Node::Impl final : Volume::Observer {
+  Impl(Node& node, Volume& volume, Shell& shell, Clock& clock, NodeOptions options,
+       NodeCallbacks callbacks);
+  ~Impl() override;
+
+  // --- node.cc
+  void start();
+  void stop();
+  void tick();
+  std::int64_t now() { return clock.monotonic_ns(); }
+  void wake_at(std::int64_t at_ns) { shell.wake_at(at_ns); }
+  // Runs `work` elsewhere and `done` here, unless the node was stopped.
+  void blocking(Shell::Lane lane, std::function<Result<>()> work,
+                std::function<void(Result<>)> done);
+  // Something changed that decisions depend on: they are taken again, once, soon.
+  void poke();
+  void reconsider();
+  void problem(const std::string& key, std::string text);  // empty text: it is over
+  void post(std::function<void()> f);
+  void periodic(std::int64_t now_ns);
+
+  // --- links.cc
+  void dial_due_peers(std::int64_t now_ns);
+  void adopt_link(std::unique_ptr<Link> link, Peer* dialed_for);
+  Connection* find(Link& link);
+  SessionIdentity identity() const;
+  void perform(Connection& connection, Session::Actions actions);
+  void established(Connection& connection);
+  void close(Connection& connection, const std::string& why, bool refused);
+  void on_closed(Link& link, const Error& why);
+  void on_frame(Link& link, ByteView body);
+  void on_message(Peer& peer, Message message);
+  void send(Peer& peer, const Message& message);
+  Peer* peer_by_id(NodeId id);
+  const char* name_of(NodeId id);
+  Peer& add_peer(const PeerInfo& info);
+  void introduce(Connection& connection);
+  void set_link_state(Peer& peer, LinkState state, std::string reason);
+  void sweep();
+  void learn(const Peers& peers);
+
+  // --- exchange.cc
+  void begin_exchange(Peer& peer);
+  GroupPosition position_of(const GroupState& state);
+  void send_positions(Peer& peer, const std::vector<GroupPosition>& groups, bool update);
+  void on_positions(Peer& peer, Positions positions);
+  void compare_all(Peer& peer);
+  void apply_course(Peer& peer, GroupId group, const GroupPosition* local,
+                    const GroupPosition* remote, bool first);
+  void audit(Peer& peer);
+  bool receiving(GroupId group);  // a tail is on its way from a connected peer
+  bool parted(GroupId group);     // this node follows a connected peer, or is about to
+  GroupCourse* course(Peer& peer, GroupId group);
+
+  // --- streams.cc
+  Lsn ship_limit(Peer& peer);
+  int compression() const;
+  void pump(Peer& peer);
+  void pump_all();
+  void on_ack(Peer& peer, const Ack& ack);
+  void update_sync(Peer& peer);
+  void peer_lost(Peer& peer, const std::string& why);
+  void check_flushes();
+  void complete_alone(std::multimap<Lsn, FlushWait> waits);
+  void update_counting();
+  void persist(Peer& peer);
+  void freeze_or_thaw();
+  Peer* best_peer();
+
+  // --- follow.cc
+  void start_follows(Peer& peer);
+  void follow(Peer& peer, GroupId group);
+  void on_base_request(Peer& peer, BaseRequest request);
+  void send_base_request(Peer& peer, GroupId group, Position common,
+                         std::optional<std::vector<BaseRange>> ranges);
+  void copy_finished(Peer& peer, GroupId group, const Result<>& result);
+  void needs_copy(Peer& peer, GroupId group, const char* why);
+  void win(GroupId group, std::function<void(Result<>)> done);  // resolved in favour of this node
+  void mark_split(GroupId group, bool split);
+  std::string snapshot_name();
+
+  // --- tokens.cc
+  void group_changed(GroupId group, RecordType because) override;  // any thread
+  void on_group_changed(GroupId group, RecordType because);
+  void gate_met(GroupId group, Gate gate);
+  void ask(GroupId group, bool force, bool writers);
+  void send_want(GroupId group, Asking& asking, const GroupState& state);
+  void give_up_asking(GroupId group, Error error);
+  void token_arrived(GroupId group);
+  void on_want(Peer& peer, const Want& want);
+  void answer_wants();
+  void check_asking();
+  void release(GroupId group, NodeId taker, std::function<void(Result<>)> done);
+  void take(GroupId group, EpochCause cause, std::function<void(Result<>)> done);
+  void settle();
+  bool all_heard() const;
+  bool active(GroupId group);
+  std::int64_t taker_lag(Peer& peer);
+
+  // --- commands.cc
+  void promote(std::vector<GroupId> groups, bool force, Done done);
+  void demote(std::vector<GroupId> groups, bool force, Done done);
+  void resolve(std::vector<GroupId> groups, bool keep_local, Done done);
+  void remove_peer(NodeId peer, Done done);
+  void set_settings(VolumeSettings settings, Done done);
+  void take_settings(const VolumeSettings& settings);
+  void hand_over_all(std::int64_t deadline_ns, Done done);
+  void check_commands();
+  PromoteFacts promote_facts(GroupId group, bool force);
+  Error disconnected_error(GroupId group);
+  std::string shown(GroupId group);
+  std::optional<Result<std::string>> evaluate(const WaitFor& wait);
+
+  // --- status.cc
+  NodeStatus status(const std::vector<GroupId>& groups);
+  bool ready(std::string* why);
+
+  Node& node;
+  Volume& volume;
+  Shell& shell;
+  Clock& clock;
+  NodeOptions options;
+  NodeCallbacks callbacks;
+  LocalSync sync;
+  const std::uint64_t life;
+  std::shared_ptr<bool> alive;  // false once destroyed: posted functions look
+  bool started = false, stopped = false;
+  bool poked = false;
+  std::size_t blocking_jobs = 0;
+  std::int64_t started_ns = 0;
+  std::int64_t next_periodic_ns = 0;
+  bool settled_once = false;
+
+  std::vector<std::unique_ptr<Peer>> peers;
+  std::vector<std::unique_ptr<Connection>> connections;
+
+  std::multimap<Lsn, FlushWait> flush_waits;
+  std::unordered_map<GroupId, Asking> asking;
+  std::unordered_map<GroupId, Wanted> wanted;
+  std::set<GroupId> releasing, taking;
+  std::unordered_map<GroupId, std::int64_t> reopen_again_ns;  // see give_up_asking()
+  std::vector<GroupId> named_taker;  // released to this node, to be taken once settled
+  std::set<GroupId> unsettled;       // owned here since before the start, or named to us: not resumed yet
+  std::vector<std::unique_ptr<Promotion>> promotions;
+  std::vector<std::unique_ptr<Resolution>> resolutions;
+  std::unique_ptr<HandOver> hand_over;
+  std::map<std::uint64_t, WaitFor> waits;
+  std::uint64_t next_wait = 1;
+  std::map<std::string, std::string> problems;
+  std::map<GroupId, std::string> promote_errors;  // why an ask for a command failed
+  std::map<GroupId, std::string> kept;  // snapshots that follows which were cut off have made
+
+  // Looked at by any thread.
+  std::atomic<std::uint32_t> streams{0};    // connected peers whose histories were compared
+  std::atomic<std::uint32_t> counting{0};   // peers that a flush waits for
+  std::atomic<bool> frozen{false};
+  std::atomic<Lsn> alone_from{0};    // flushes below may belong to a time with a peer: see await_peers
+  std::atomic<Lsn> shipped{0};       // every stream has dealt with what is below
+  std::atomic<bool> wake_sent{false};
+  std::atomic<Lsn> confirmed{0};     // received by every counting peer
+  std::atomic<std::uint64_t> backlog_max{64u << 20};
+  std::atomic<bool> throttled{false};
+  std::atomic<ReplicationMode> mode{ReplicationMode::kAsync};
+  std::int64_t pump_at_ns = 0;  // 0: not planned
+};
+
+class PeerStream final : public Sender::Events, public Receiver::Events, public BaseSource::Events {
+ public:
+  PeerStream(Node::Impl& node, Peer& peer, Lsn from);
+
+  void send_frame(Bytes frame) override;
+  std::size_t unsent_bytes() override;
+  void needs_copy(GroupId group, const char* why) override;
+  void send_ack(const Ack& ack) override;
+  void received(const ReceivedRecord& record) override;
+  void published() override;
+  void failed(const Error& error) override;
+  void copy_advanced() override;
+  void copy_finished(GroupId group, Result<> result) override;
+
+ private:
+  Node::Impl& node_;
+  Peer& peer_;
+
+ public:
+  Sender sender;
+  Receiver receiver;
+  BaseSource copies;
+};
+
+}  // namespace vmfs

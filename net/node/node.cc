@@ -1,0 +1,344 @@
+#include "net/node/node.h"
+
+#include <algorithm>
+
+#include "fs/base/log.h"
+#include "net/node/impl.h"
+
+namespace vmfs {
+namespace {
+
+// Rates, trimming, what is kept about peers: nothing that anybody waits for.
+constexpr std::int64_t kPeriod = 1'000'000'000;
+
+}  // namespace
+
+const char* to_string(ReplicationMode mode) {
+  switch (mode) {
+    case ReplicationMode::kAsync: return "async";
+    case ReplicationMode::kSemisync: return "semisync";
+    case ReplicationMode::kSync: return "sync";
+  }
+  return "?";
+}
+
+const char* to_string(OnPeerLoss what) {
+  return what == OnPeerLoss::kFreeze ? "freeze" : "continue";
+}
+
+Node::Node(Volume& volume, Shell& shell, Clock& clock, NodeOptions options, NodeCallbacks callbacks)
+    : impl_(std::make_unique<Impl>(*this, volume, shell, clock, std::move(options),
+                                   std::move(callbacks))) {}
+
+Node::~Node() = default;
+
+void Node::start() { impl_->start(); }
+void Node::stop() { impl_->stop(); }
+bool Node::idle() const { return impl_->blocking_jobs == 0 && !impl_->sync.running(); }
+void Node::link_opened(std::unique_ptr<Link> incoming) {
+  impl_->adopt_link(std::move(incoming), nullptr);
+}
+void Node::tick() { impl_->tick(); }
+void Node::promote(std::vector<GroupId> groups, bool force, Done done) {
+  impl_->promote(std::move(groups), force, std::move(done));
+}
+void Node::demote(std::vector<GroupId> groups, bool force, Done done) {
+  impl_->demote(std::move(groups), force, std::move(done));
+}
+void Node::resolve(std::vector<GroupId> groups, bool keep_local, Done done) {
+  impl_->resolve(std::move(groups), keep_local, std::move(done));
+}
+void Node::remove_peer(NodeId peer, Done done) { impl_->remove_peer(peer, std::move(done)); }
+void Node::set_settings(VolumeSettings settings, Done done) {
+  impl_->set_settings(std::move(settings), std::move(done));
+}
+void Node::hand_over_all(std::int64_t deadline_ns, Done done) {
+  impl_->hand_over_all(deadline_ns, std::move(done));
+}
+
+std::uint64_t Node::wait(Condition condition, std::vector<GroupId> groups, Done done) {
+  std::uint64_t number = impl_->next_wait++;
+  impl_->waits[number] = {condition, std::move(groups), std::move(done)};
+  impl_->poke();
+  return number;
+}
+
+void Node::cancel_wait(std::uint64_t number) { impl_->waits.erase(number); }
+NodeStatus Node::status(const std::vector<GroupId>& groups) { return impl_->status(groups); }
+
+std::vector<PeerInfo> Node::peers() const {
+  std::vector<PeerInfo> out;
+  for (const auto& peer : impl_->peers) out.push_back(peer->info);
+  return out;
+}
+
+void Node::frame(Link& link, ByteView body) { impl_->on_frame(link, body); }
+void Node::closed(Link& link, const Error& why) { impl_->on_closed(link, why); }
+void Node::writable(Link& link) {
+  Connection* connection = impl_->find(link);
+  if (connection == nullptr || !connection->established) return;
+  impl_->pump(*connection->peer);
+}
+
+// --- ReplicationHooks ------------------------------------------------------------------------------
+
+Error Node::may_not_change(GroupId group, Gate gate) {
+  if (gate == Gate::kInconsistent || gate == Gate::kSplit)
+    return {ErrorKind::kReadOnly, EROFS, {}};
+  if (gate == Gate::kSecondary && impl_->streams.load() == 0)
+    return {ErrorKind::kReadOnly, EROFS, {}};
+  impl_->post([impl = impl_.get(), group, gate] { impl->gate_met(group, gate); });
+  return {ErrorKind::kWouldWait, EAGAIN, {}};
+}
+
+void Node::written(Lsn lsn) {
+  // A wake-up for each write would cost more than the write. While records flow, the node's thread
+  // looks by itself every few milliseconds; it is woken when it has gone idle, or when much gathered.
+  constexpr std::uint64_t kMuch = 256u << 10;
+  Impl& impl = *impl_;
+  if (impl.streams.load(std::memory_order_relaxed) == 0) return;
+  Lsn shipped = impl.shipped.load(std::memory_order_relaxed);
+  bool much = lsn > shipped && lsn - shipped >= kMuch && impl.mode.load() != ReplicationMode::kAsync;
+  // wake_sent stays set until the thread has gone idle or shipped what there was.
+  if (impl.wake_sent.load(std::memory_order_relaxed) && !much) return;
+  if (impl.wake_sent.exchange(true) && !much) return;
+  static constexpr std::int64_t kGather = 2'000'000;
+  if (much) {
+    // One wake-up for each such amount: what was announced counts as shipped.
+    if (!impl.shipped.compare_exchange_strong(shipped, lsn)) return;
+  }
+  impl.post([&impl, much] {
+    impl.pump_at_ns = impl.now() + (much ? 0 : kGather);
+    if (much)
+      impl.pump_all();
+    else
+      impl.wake_at(impl.pump_at_ns);
+  });
+}
+
+void Node::await_peers(GroupId group, Lsn lsn, std::function<void(Result<>)> done) {
+  Impl& impl = *impl_;
+  if (impl.counting.load() == 0 && !impl.frozen.load() && lsn > impl.alone_from.load()) {
+    done({});
+    return;
+  }
+  impl.post([&impl, group, lsn, done = std::move(done)]() mutable {
+    impl.flush_waits.emplace(lsn, FlushWait{group, std::move(done)});
+    impl.pump_all();
+    impl.check_flushes();
+  });
+}
+
+bool Node::backlog_full() {
+  Impl& impl = *impl_;
+  if (impl.counting.load(std::memory_order_relaxed) == 0) return false;
+  Lsn written = impl.volume.journal().written_lsn();
+  Lsn confirmed = impl.confirmed.load(std::memory_order_relaxed);
+  if (written <= confirmed || written - confirmed < impl.backlog_max.load(std::memory_order_relaxed))
+    return false;
+  // Set first, then look again: the node's thread wakes the writers only if it saw the flag.
+  impl.throttled.store(true);
+  confirmed = impl.confirmed.load();
+  if (impl.counting.load() != 0 && written > confirmed &&
+      written - confirmed >= impl.backlog_max.load())
+    return true;
+  return false;
+}
+
+// --- Impl ------------------------------------------------------------------------------------------
+
+Node::Impl::Impl(Node& node, Volume& volume, Shell& shell, Clock& clock, NodeOptions options_in,
+                 NodeCallbacks callbacks)
+    : node(node),
+      volume(volume),
+      shell(shell),
+      clock(clock),
+      options(std::move(options_in)),
+      callbacks(std::move(callbacks)),
+      sync(volume, shell),
+      life(options.seed == 0 ? random_u64() : options.seed ^ static_cast<std::uint64_t>(clock.monotonic_ns())),
+      alive(std::make_shared<bool>(true)) {
+  mode = options.settings.mode;
+  for (const PeerInfo& info : options.peers) add_peer(info);
+  volume.add_observer(this);
+}
+
+Node::Impl::~Impl() { *alive = false; }
+
+void Node::Impl::post(std::function<void()> f) {
+  shell.post([alive = alive, f = std::move(f)] {
+    if (*alive) f();
+  });
+}
+
+void Node::Impl::start() {
+  started = true;
+  started_ns = now();
+  next_periodic_ns = started_ns + kPeriod;
+  for (const GroupState& state : volume.groups()) {
+    bool named = raw(state.owner) == 0 && state.taker == options.node;
+    if (named) named_taker.push_back(state.id);
+    if (named || (state.owner == options.node && volume.gate(state.id) == Gate::kSuspended))
+      unsettled.insert(state.id);
+  }
+  if (!peers.empty()) {
+    // Nobody is connected yet: what goes on from before the start goes on without the peers.
+    alone_from = volume.journal().written_lsn();
+    volume.begin_epochs(EpochCause::kPeerLost);
+    update_counting();
+    freeze_or_thaw();
+  }
+  poke();
+  tick();
+}
+
+void Node::Impl::stop() {
+  if (stopped) return;
+  stopped = true;
+  for (auto& connection : connections) {
+    if (connection->over) continue;
+    if (connection->established) {
+      persist(*connection->peer);
+      connection->link->send(encode_message(Bye{"stopping"}));
+    }
+    connection->over = true;
+    connection->link->close();
+  }
+  for (auto& peer : peers) {
+    peer->connection = nullptr;
+    peer->stream.reset();
+  }
+  streams = 0;
+  counting = 0;
+  frozen = false;
+  Error stopping{ErrorKind::kRefused, ESHUTDOWN, "the node is stopping"};
+  auto flushes = std::move(flush_waits);
+  flush_waits.clear();
+  for (auto& [lsn, wait] : flushes) wait.done(pass(stopping));
+  auto commands = std::move(promotions);
+  promotions.clear();
+  for (auto& command : commands) command->done(pass(stopping));
+  auto resolving = std::move(resolutions);
+  resolutions.clear();
+  for (auto& command : resolving) command->done(pass(stopping));
+  if (auto giving = std::move(hand_over)) giving->done(pass(stopping));
+  auto waiting = std::move(waits);
+  waits.clear();
+  for (auto& [number, wait] : waiting) wait.done(pass(stopping));
+  auto asks = std::move(asking);
+  asking.clear();
+  for (auto& [group, ask] : asks) volume.refuse(group, {ErrorKind::kReadOnly, EROFS, {}});
+}
+
+void Node::Impl::blocking(Shell::Lane lane, std::function<Result<>()> work,
+                          std::function<void(Result<>)> done) {
+  ++blocking_jobs;
+  auto result = std::make_shared<Result<>>();
+  shell.run_blocking(
+      lane, [work = std::move(work), result] { *result = work(); },
+      [this, alive = alive, result, done = std::move(done)] {
+        if (!*alive) return;
+        --blocking_jobs;
+        if (!stopped) done(std::move(*result));
+      });
+}
+
+void Node::Impl::problem(const std::string& key, std::string text) {
+  if (text.empty()) {
+    problems.erase(key);
+    return;
+  }
+  auto [it, inserted] = problems.insert_or_assign(key, text);
+  if (inserted) log_warning("{}", it->second);
+}
+
+void Node::Impl::poke() {
+  if (poked || stopped) return;
+  poked = true;
+  post([this] {
+    poked = false;
+    if (!stopped) reconsider();
+  });
+}
+
+void Node::Impl::reconsider() {
+  for (auto& peer : peers)
+    if (peer->stream) start_follows(*peer);
+  settle();
+  answer_wants();
+  check_asking();
+  check_commands();
+}
+
+void Node::Impl::periodic(std::int64_t now_ns) {
+  next_periodic_ns = now_ns + kPeriod;
+  for (auto& peer : peers) {
+    if (!peer->stream) continue;
+    std::uint64_t sent = peer->stream->sender.bytes_sent();
+    std::uint64_t received = peer->stream->receiver.bytes_received();
+    peer->send_rate = (peer->send_rate + (sent - peer->counted_sent)) / 2;
+    peer->receive_rate = (peer->receive_rate + (received - peer->counted_received)) / 2;
+    peer->counted_sent = sent;
+    peer->counted_received = received;
+    persist(*peer);
+    if (peer->counts) {
+      // About a second of what the link was seen to carry; at least enough to see it.
+      constexpr std::uint64_t kLeast = 8u << 20, kMost = 256u << 20;
+      backlog_max = std::clamp<std::uint64_t>(std::max<std::uint64_t>(peer->send_rate, kLeast), kLeast,
+                                              kMost);
+    }
+    // Histories need not reach back below what every peer has; only long ones are worth the work.
+    if (peers.size() == 1 && peer->sync == PeerSync::kInSync) {
+      constexpr std::size_t kLong = 16;
+      for (const auto& [group, position] : peer->stream->sender.all_durable()) {
+        auto state = volume.group(group);
+        if (state && state->history.size() > kLong) volume.trim_history(group, position);
+      }
+    }
+  }
+  poke();
+}
+
+void Node::Impl::tick() {
+  if (stopped || !started) return;
+  std::int64_t now_ns = now();
+  for (std::size_t i = 0; i < connections.size(); ++i) {
+    Connection& connection = *connections[i];
+    if (connection.over) continue;
+    perform(connection, connection.session->tick(now_ns, clock.wall_ns()));
+    if (!connection.over && connection.established && connection.peer->stream)
+      connection.peer->stream->receiver.tick(now_ns);
+  }
+  sweep();
+  dial_due_peers(now_ns);
+  if (pump_at_ns != 0 && now_ns >= pump_at_ns) pump_all();
+  if (now_ns >= next_periodic_ns) periodic(now_ns);
+  for (auto it = reopen_again_ns.begin(); it != reopen_again_ns.end();) {
+    if (now_ns >= it->second) {
+      volume.reopen(it->first);
+      it = reopen_again_ns.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  answer_wants();
+  check_asking();
+  check_commands();
+
+  std::int64_t next = next_periodic_ns;
+  for (const auto& connection : connections) {
+    if (connection->over) continue;
+    next = std::min(next, connection->session->next_tick_ns());
+    if (connection->established && connection->peer->stream)
+      next = std::min(next, connection->peer->stream->receiver.next_tick_ns());
+  }
+  for (const auto& peer : peers)
+    if (!peer->info.address.empty()) next = std::min(next, peer->back_off.next_ns());
+  if (pump_at_ns != 0) next = std::min(next, pump_at_ns);
+  for (const auto& [group, at] : reopen_again_ns) next = std::min(next, at);
+  // A taker's lag is looked at again and again until it is small enough.
+  if (!wanted.empty()) next = std::min(next, now_ns + 20'000'000);
+  wake_at(std::max(next, now_ns + 100'000));
+}
+
+}  // namespace vmfs

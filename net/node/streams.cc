@@ -1,0 +1,329 @@
+// Records in and out, what flushes wait for, who is in sync, and what the loss of a peer means.
+#include <algorithm>
+
+#include "fs/base/log.h"
+#include "net/node/impl.h"
+
+namespace vmfs {
+namespace {
+
+// A peer begins to count for flushes when it is this close: a flush then waits a second or so at most
+// for the rest. In sync it is when it has confirmed everything written at that moment.
+constexpr std::uint64_t kJoinGap = 32u << 20;
+// While records flow, the journal is looked at so often.
+constexpr std::int64_t kPumpInterval = 2'000'000;
+
+}  // namespace
+
+PeerStream::PeerStream(Node::Impl& node, Peer& peer, Lsn from)
+    : node_(node),
+      peer_(peer),
+      sender(node.volume, node.clock, *this, from),
+      receiver(node.volume, node.sync, node.clock, *this),
+      copies(node.volume, node.shell, node.clock, sender, *this,
+             [&node] { return node.compression(); }) {}
+
+void PeerStream::send_frame(Bytes frame) {
+  if (peer_.connection != nullptr && !peer_.connection->over)
+    peer_.connection->link->send(std::move(frame));
+}
+
+std::size_t PeerStream::unsent_bytes() {
+  return peer_.connection == nullptr ? 0 : peer_.connection->link->unsent_bytes();
+}
+
+void PeerStream::needs_copy(GroupId group, const char* why) { node_.needs_copy(peer_, group, why); }
+void PeerStream::send_ack(const Ack& ack) { node_.send(peer_, ack); }
+
+void PeerStream::received(const ReceivedRecord& record) {
+  sender.positions().came_from_peer(record.header, record.payload);
+  GroupId group{record.header.group};
+  if (record.header.type != RecordType::kBaseBegin && record.header.type != RecordType::kBaseEnd)
+    return;
+  GroupCourse& course = peer_.courses[group];
+  course.course = Course::kCopyFromPeer;
+  course.started = true;
+  if (record.header.type == RecordType::kBaseBegin) {
+    log_warning("{}: a copy from {} begins; until it ends the image is inconsistent here",
+                node_.shown(group), peer_.info.name);
+  } else {
+    // Whole again once this is durable.
+    course.course = Course::kReceive;
+    course.until = {EpochId{record.header.epoch}, record.header.seq};
+  }
+}
+
+void PeerStream::published() { node_.poke(); }
+
+void PeerStream::failed(const Error& error) {
+  // Not from within: the receiver is still at work.
+  std::string why = error.message.empty() ? "records could not be taken" : error.message;
+  bool local = error.kind == ErrorKind::kIo || error.kind == ErrorKind::kNoSpace;
+  log_error("{}: {}", peer_.info.name, why);
+  if (local) node_.problem("receive", fmt::format("records cannot be stored: {}", why));
+  node_.post([&node = node_, id = peer_.info.id, connection = peer_.connection, why] {
+    Peer* peer = node.peer_by_id(id);
+    if (peer != nullptr && connection != nullptr && peer->connection == connection)
+      node.close(*connection, why, false);
+  });
+}
+
+void PeerStream::copy_advanced() { node_.pump(peer_); }
+void PeerStream::copy_finished(GroupId group, Result<> result) {
+  node_.copy_finished(peer_, group, result);
+}
+
+int Node::Impl::compression() const {
+  if (options.settings.compression) return *options.settings.compression;
+  return options.settings.mode == ReplicationMode::kAsync ? 1 : 0;
+}
+
+// How far a peer may be told: in async mode no further than is durable here and on every peer in sync,
+// so that it never holds what the others could lose.
+Lsn Node::Impl::ship_limit(Peer& peer) {
+  (void)peer;
+  Journal& journal = volume.journal();
+  return options.settings.mode == ReplicationMode::kAsync ? journal.durable_lsn()
+                                                          : journal.written_lsn();
+}
+
+void Node::Impl::pump(Peer& peer) {
+  if (!peer.stream || peer.connection == nullptr) return;
+  Sender& sender = peer.stream->sender;
+  bool sync_now = options.settings.mode == ReplicationMode::kSync && !flush_waits.empty() && peer.counts;
+  auto result = sender.pump(ship_limit(peer), sync_now, compression());
+  if (!result) {
+    problem("journal-read", fmt::format("the journal cannot be read for {}: {}", peer.info.name,
+                                        result.error().message));
+    PeerStream& stream = *peer.stream;
+    return stream.failed(result.error());
+  }
+  peer.stream->copies.advance();
+  update_sync(peer);
+}
+
+void Node::Impl::pump_all() {
+  pump_at_ns = 0;
+  if (streams.load() == 0) return;
+  for (auto& peer : peers) pump(*peer);
+  // Idle is said before the last look: whoever writes after the look sees it and wakes us.
+  wake_sent.store(false);
+  Lsn written = volume.journal().written_lsn();
+  Lsn behind = written;
+  bool waiting_for_peer = true;
+  for (auto& peer : peers) {
+    if (!peer->stream) continue;
+    behind = std::min(behind, peer->stream->sender.position());
+    if (peer->stream->sender.has_room()) waiting_for_peer = false;
+  }
+  shipped.store(behind);
+  if (behind < written && !waiting_for_peer) {
+    wake_sent.store(true);
+    pump_at_ns = now() + kPumpInterval;
+    wake_at(pump_at_ns);
+  } else if (behind < written) {
+    wake_sent.store(true);  // the peer's next acknowledgement, or the link's room, goes on
+  }
+}
+
+void Node::Impl::on_ack(Peer& peer, const Ack& ack) {
+  if (!peer.stream) return;
+  peer.stream->sender.acknowledged(ack);
+  if (ack.full != peer.full) {
+    peer.full = ack.full;
+    problem("full-" + peer.info.name,
+            ack.full ? fmt::format("{} cannot take records: its journal is full and its store does not "
+                                   "keep up or is full; see vmfs status there",
+                                   peer.info.name)
+                     : std::string());
+  }
+  pump_all();
+  check_flushes();
+  if (hand_over || !wanted.empty()) poke();
+}
+
+void Node::Impl::update_sync(Peer& peer) {
+  PeerSync before = peer.sync;
+  bool counted = peer.counts;
+  if (!peer.stream) {
+    peer.sync = PeerSync::kLost;
+    peer.counts = false;
+    peer.join_lsn.reset();
+  } else if (peer.full) {
+    peer.sync = PeerSync::kFull;
+    peer.counts = false;
+    peer.join_lsn.reset();
+  } else if (peer.stream->copies.busy()) {
+    peer.sync = PeerSync::kFullCopy;
+    peer.counts = false;
+    peer.join_lsn.reset();
+  } else if (peer.sync != PeerSync::kInSync) {
+    audit(peer);
+    if (peer.stream->copies.busy()) return update_sync(peer);
+    peer.sync = PeerSync::kCatchingUp;
+    const Sender& sender = peer.stream->sender;
+    if (!peer.join_lsn) {
+      Lsn written = volume.journal().written_lsn();
+      if (written - std::min(written, sender.durable()) <= kJoinGap) {
+        // In this order: a flush that does not wait for the peer lies below join_lsn.
+        peer.counts = true;
+        update_counting();
+        peer.join_lsn = volume.journal().written_lsn();
+      }
+    }
+    if (peer.join_lsn && sender.durable() >= *peer.join_lsn && peer.audit.empty())
+      peer.sync = PeerSync::kInSync;
+  }
+  if (counted && !peer.counts && peer.stream) {
+    // Connected, and lost for every promise: what is acknowledged without it is told by new epochs.
+    volume.begin_epochs(EpochCause::kPeerLost);
+    alone_from = volume.journal().written_lsn();
+  }
+  if (peer.counts != counted) update_counting();
+  if (peer.sync == before) return;
+  log_notice("{}: {}", peer.info.name, to_string(peer.sync));
+  peer.persisted.was_in_sync = peer.sync == PeerSync::kInSync;
+  persist(peer);
+  freeze_or_thaw();
+  poke();
+}
+
+// Whom flushes wait for, as other threads see it.
+void Node::Impl::update_counting() {
+  std::uint32_t number = 0;
+  Lsn least = volume.journal().written_lsn();
+  for (const auto& peer : peers) {
+    if (!peer->counts || !peer->stream || options.settings.mode == ReplicationMode::kAsync) continue;
+    ++number;
+    least = std::min(least, peer->stream->sender.received());
+  }
+  confirmed.store(least);
+  counting.store(number);
+}
+
+void Node::Impl::check_flushes() {
+  update_counting();
+  std::uint64_t limit = backlog_max.load();
+  Lsn written = volume.journal().written_lsn();
+  if (throttled.load() &&
+      (counting.load() == 0 || written - std::min(written, confirmed.load()) < limit / 2)) {
+    throttled.store(false);
+    volume.resume_writes();
+  }
+  if (flush_waits.empty()) return;
+  bool sync_mode = options.settings.mode == ReplicationMode::kSync;
+  bool anybody = false;
+  Lsn through = INT64_MAX;
+  for (const auto& peer : peers) {
+    if (!peer->counts || !peer->stream) continue;
+    anybody = true;
+    const Sender& sender = peer->stream->sender;
+    through = std::min(through, sync_mode ? sender.durable() : sender.received());
+  }
+  if (options.settings.mode == ReplicationMode::kAsync) anybody = false;
+  if (!anybody) {
+    if (frozen.load()) return;
+    std::multimap<Lsn, FlushWait> waits = std::move(flush_waits);
+    flush_waits.clear();
+    return complete_alone(std::move(waits));
+  }
+  auto end = flush_waits.upper_bound(through);
+  std::vector<std::function<void(Result<>)>> ready;
+  for (auto it = flush_waits.begin(); it != end; ++it) ready.push_back(std::move(it->second.done));
+  flush_waits.erase(flush_waits.begin(), end);
+  for (auto& done : ready) done({});
+}
+
+// No peer counts: what is acknowledged now is acknowledged without them, so the new epochs, from which
+// that can be told later, are durable first.
+void Node::Impl::complete_alone(std::multimap<Lsn, FlushWait> waits) {
+  auto held = std::make_shared<std::multimap<Lsn, FlushWait>>(std::move(waits));
+  std::set<GroupId> groups;
+  for (const auto& [lsn, wait] : *held) groups.insert(wait.group);
+  blocking(
+      Shell::Lane::kSync,
+      [this, groups]() -> Result<> {
+        for (GroupId group : groups) VMFS_TRY(volume.begin_epoch_if_due(group));
+        return {};
+      },
+      [held](Result<> result) {
+        for (auto& [lsn, wait] : *held) wait.done(result);
+      });
+}
+
+void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
+  bool streamed = peer.stream != nullptr;
+  peer.sent_positions = peer.got_positions = false;
+  if (!streamed) return;
+  persist(peer);
+  bool was_in_sync = peer.sync == PeerSync::kInSync;
+  --streams;
+  peer.stream.reset();
+  peer.courses.clear();
+  peer.full = false;
+  problem("full-" + peer.info.name, "");
+  // The next change of every group owned here begins an epoch: said before anything is acknowledged
+  // without the peer.
+  volume.begin_epochs(EpochCause::kPeerLost);
+  alone_from = volume.journal().written_lsn();
+  update_sync(peer);
+  update_counting();
+  freeze_or_thaw();
+  if (was_in_sync)
+    log_warning("{}: lost while in sync ({}); {}", peer.info.name, why,
+                frozen.load() ? "writes are held until it is back (on-peer-loss = freeze)"
+                              : "going on without it");
+  check_flushes();
+  // Nobody will answer these any more.
+  std::vector<GroupId> unanswered;
+  for (const auto& [group, ask] : asking)
+    if (ask.asked == peer.info.id) unanswered.push_back(group);
+  for (GroupId group : unanswered)
+    give_up_asking(group, {ErrorKind::kReadOnly, EROFS,
+                           fmt::format("{}: the connection to its owner {} was lost", shown(group),
+                                       peer.info.name)});
+  std::erase_if(wanted, [&](const auto& want) { return want.second.peer == peer.info.id; });
+  poke();
+}
+
+// on-peer-loss = freeze: while no peer counts, groups owned here accept nothing.
+void Node::Impl::freeze_or_thaw() {
+  bool anybody = false;
+  for (const auto& peer : peers) anybody |= peer->counts;
+  bool freeze = !peers.empty() && !anybody && options.settings.mode != ReplicationMode::kAsync &&
+                options.settings.on_peer_loss == OnPeerLoss::kFreeze;
+  if (freeze == frozen.load()) return;
+  frozen.store(freeze);
+  Gate from = freeze ? Gate::kOpen : Gate::kFrozen;
+  Gate to = freeze ? Gate::kFrozen : Gate::kOpen;
+  for (const GroupState& state : volume.groups()) {
+    if (state.owner != options.node || volume.gate(state.id) != from) continue;
+    volume.set_gate(state.id, to);
+    if (!freeze) volume.reopen(state.id);
+  }
+  problem("frozen", freeze ? "no peer is in sync: writes are held (on-peer-loss = freeze); go on without "
+                             "with: vmfs set MOUNTPOINT on-peer-loss=continue"
+                           : "");
+  if (!freeze) check_flushes();
+}
+
+void Node::Impl::persist(Peer& peer) {
+  if (raw(peer.info.id) == 0) return;
+  if (peer.stream) {
+    peer.persisted.confirmed = peer.stream->sender.durable();
+    peer.persisted.last_contact_wall_ns = clock.wall_ns();
+  }
+  volume.set_peer(peer.persisted);
+}
+
+Peer* Node::Impl::best_peer() {
+  Peer* best = nullptr;
+  for (auto& peer : peers) {
+    if (peer->sync != PeerSync::kInSync) continue;
+    if (best == nullptr || peer->stream->sender.durable() > best->stream->sender.durable())
+      best = peer.get();
+  }
+  return best;
+}
+
+}  // namespace vmfs

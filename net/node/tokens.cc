@@ -1,0 +1,317 @@
+// Asking for, giving and taking the right to change a group.
+#include <algorithm>
+
+#include "fs/base/log.h"
+#include "net/node/impl.h"
+
+namespace vmfs {
+namespace {
+
+// A refusal may reach the volume before the request that it answers has parked itself: that one is
+// sent round again after this.
+constexpr std::int64_t kReopenAgain = 50'000'000;
+
+}  // namespace
+
+void Node::Impl::group_changed(GroupId group, RecordType because) {
+  post([this, group, because] {
+    if (!stopped) on_group_changed(group, because);
+  });
+}
+
+void Node::Impl::on_group_changed(GroupId group, RecordType because) {
+  auto state = volume.group(group);
+  if (!state) {
+    unsettled.erase(group);
+    return;
+  }
+  if (because == RecordType::kBaseEnd) {
+    kept.erase(group);
+    log_notice("{}: the copy is complete here", shown(group));
+    volume.reopen(group);
+  }
+  // A named taker always takes, whether or not whoever asked is still there.
+  if (raw(state->owner) == 0 && state->taker == options.node) unsettled.insert(group);
+  if (auto it = asking.find(group); it != asking.end()) {
+    if (state->owner != it->second.asked && raw(state->owner) != 0)
+      send_want(group, it->second, *state);
+  }
+  poke();
+}
+
+bool Node::Impl::all_heard() const {
+  return std::all_of(peers.begin(), peers.end(), [](const auto& peer) { return peer->heard; });
+}
+
+// Ownership that was suspended at the start resumes; tokens that were released to this node are taken.
+void Node::Impl::settle() {
+  if (unsettled.empty()) {
+    if (!settled_once && started) {
+      settled_once = true;
+      log_notice("ownership is settled");
+    }
+    return;
+  }
+  bool heard = all_heard();
+  bool alone = !heard && options.start_alone_after_ns > 0 &&
+               now() - started_ns >= options.start_alone_after_ns;
+  std::vector<GroupId> groups(unsettled.begin(), unsettled.end());
+  for (GroupId group : groups) {
+    auto state = volume.group(group);
+    if (!state) {
+      unsettled.erase(group);
+      continue;
+    }
+    bool mine = state->owner == options.node;
+    bool named = raw(state->owner) == 0 && state->taker == options.node;
+    SettleFacts facts;
+    facts.all_heard = heard || alone || settled_once;
+    facts.adopting = receiving(group);
+    facts.following = parted(group);
+    facts.inconsistent = state->inconsistent;
+    if (!may_settle(facts)) continue;
+    if (named) {
+      take(group, EpochCause::kTaken, [](Result<>) {});
+    } else if (!mine) {
+      unsettled.erase(group);
+      volume.reopen(group);
+    } else if (alone) {
+      take(group, EpochCause::kForced, [](Result<>) {});
+    } else {
+      unsettled.erase(group);
+      volume.set_gate(group, frozen.load() ? Gate::kFrozen : Gate::kOpen);
+      token_arrived(group);
+    }
+  }
+  if (unsettled.empty()) poke();
+}
+
+void Node::Impl::gate_met(GroupId group, Gate) {
+  if (stopped) {
+    volume.refuse(group, {ErrorKind::kReadOnly, EROFS, {}});
+    return;
+  }
+  // It may have changed since.
+  switch (volume.gate(group)) {
+    case Gate::kOpen:
+      volume.reopen(group);
+      reopen_again_ns.try_emplace(group, now() + kReopenAgain);
+      return;
+    case Gate::kFrozen:
+    case Gate::kReleasing: return;  // reopened when that is over
+    case Gate::kSuspended:
+    case Gate::kSecondary: return ask(group, false, true);
+    case Gate::kInconsistent:
+    case Gate::kSplit: return give_up_asking(group, {ErrorKind::kReadOnly, EROFS, {}});
+  }
+}
+
+void Node::Impl::ask(GroupId group, bool force, bool writers) {
+  auto [it, inserted] = asking.try_emplace(group);
+  Asking& mine = it->second;
+  mine.writers |= writers;
+  bool stronger = force && !mine.force;
+  mine.force |= force;
+  if (!inserted && !stronger) return;
+  if (inserted) mine.deadline_ns = now() + kTokenWait;
+  wake_at(mine.deadline_ns);
+  auto state = volume.group(group);
+  if (!state) return give_up_asking(group, {ErrorKind::kNotFound, ENOENT, {}});
+  send_want(group, mine, *state);
+}
+
+void Node::Impl::send_want(GroupId group, Asking& mine, const GroupState& state) {
+  // Ours but suspended, or released and about to be taken by somebody: that settles by itself.
+  if (state.owner == options.node || raw(state.owner) == 0) return poke();
+  Peer* owner = peer_by_id(state.owner);
+  if (owner == nullptr || !owner->stream || owner->stream->sender.positions().stopped(group)) {
+    give_up_asking(group, {ErrorKind::kReadOnly, EROFS,
+                           fmt::format("{}: its owner {} is not connected", shown(group),
+                                       name_of(state.owner))});
+    return;
+  }
+  mine.asked = owner->info.id;
+  send(*owner, Want{group, mine.force});
+}
+
+void Node::Impl::give_up_asking(GroupId group, Error error) {
+  asking.erase(group);
+  if (!error.message.empty()) {
+    promote_errors[group] = error.message;
+    log_info("{}", error.message);
+  }
+  volume.refuse(group, std::move(error));
+  reopen_again_ns[group] = now() + kReopenAgain;
+  wake_at(now() + kReopenAgain);
+  poke();
+}
+
+void Node::Impl::token_arrived(GroupId group) {
+  asking.erase(group);
+  volume.reopen(group);
+  reopen_again_ns[group] = now() + kReopenAgain;
+  wake_at(now() + kReopenAgain);
+  poke();
+}
+
+void Node::Impl::check_asking() {
+  std::int64_t now_ns = now();
+  std::vector<GroupId> overdue;
+  for (const auto& [group, mine] : asking)
+    if (now_ns >= mine.deadline_ns) overdue.push_back(group);
+  for (GroupId group : overdue)
+    give_up_asking(group, {ErrorKind::kReadOnly, EROFS,
+                           fmt::format("{}: the right to change it did not arrive within 10 seconds",
+                                       shown(group))});
+}
+
+bool Node::Impl::active(GroupId group) {
+  if (group == kNameSpace) return false;
+  bool locked = callbacks.holds_lock && callbacks.holds_lock(group);
+  return volume.activity(group).active(locked);
+}
+
+std::int64_t Node::Impl::taker_lag(Peer& peer) {
+  std::int64_t lag = peer.stream->sender.lag_ns(now());
+  // What has not even been sent: bytes, as time at the rate that the link was seen to carry.
+  Lsn written = ship_limit(peer), sent = peer.stream->sender.position();
+  if (written > sent) {
+    constexpr std::uint64_t kSlowest = 1u << 20;
+    lag += static_cast<std::int64_t>((written - sent) * 1'000 /
+                                     std::max<std::uint64_t>(peer.send_rate, kSlowest)) *
+           1'000'000;
+  }
+  return lag;
+}
+
+void Node::Impl::on_want(Peer& peer, const Want& want) {
+  if (!peer.stream) return;
+  Wanted& entry = wanted[want.group];
+  if (entry.peer == peer.info.id) {
+    entry.force |= want.force;
+  } else {
+    entry = {peer.info.id, now(), want.force};
+  }
+  answer_wants();
+}
+
+void Node::Impl::answer_wants() {
+  if (wanted.empty()) return;
+  // In the order of ids, the name space last: everybody takes several tokens in that order.
+  std::vector<GroupId> groups;
+  for (const auto& [group, want] : wanted) groups.push_back(group);
+  std::sort(groups.begin(), groups.end(), [](GroupId a, GroupId b) {
+    if ((a == kNameSpace) != (b == kNameSpace)) return b == kNameSpace;
+    return raw(a) < raw(b);
+  });
+  for (GroupId group : groups) {
+    Wanted want = wanted[group];
+    Peer* peer = peer_by_id(want.peer);
+    if (peer == nullptr || !peer->stream) {
+      wanted.erase(group);
+      continue;
+    }
+    if (releasing.contains(group)) continue;
+    auto state = volume.group(group);
+    WantFacts facts;
+    facts.owned_here = state && state->owner == options.node;
+    facts.gate = volume.gate(group);
+    GroupCourse* found = course(*peer, group);
+    facts.streaming = !peer->stream->sender.positions().stopped(group) &&
+                      peer->stream->sender.positions().knows(group) &&
+                      (found == nullptr || found->course == Course::kReceive);
+    facts.active = active(group);
+    facts.force = want.force;
+    facts.lag_ns = taker_lag(*peer);
+    facts.overdue = now() - want.since_ns >= kTokenWait;
+    auto refuse = [&](WantRefusal reason, std::string text) {
+      log_notice("{}", text);
+      send(*peer, WantRefused{group, reason, std::move(text)});
+      wanted.erase(group);
+    };
+    switch (answer_want(facts)) {
+      case WantAnswer::kWait: wake_at(now() + 20'000'000); break;
+      case WantAnswer::kActive:
+        refuse(WantRefusal::kActive, fmt::format("{}: {} may not take it: it is in use on {}",
+                                                 shown(group), peer->info.name, options.node_name));
+        break;
+      case WantAnswer::kNotOwner:
+        refuse(WantRefusal::kNotOwner,
+               fmt::format("{}: {} is not its owner", shown(group), options.node_name));
+        break;
+      case WantAnswer::kBehind:
+        refuse(WantRefusal::kBehind,
+               fmt::format("{}: {} lags more than a second behind", shown(group), peer->info.name));
+        break;
+      case WantAnswer::kUnsettled:
+        refuse(WantRefusal::kUnsettled,
+               fmt::format("{}: its ownership is not settled on {}, or it does not replicate",
+                           shown(group), options.node_name));
+        break;
+      case WantAnswer::kRelease:
+        wanted.erase(group);
+        log_info("{}: handed over to {}", shown(group), peer->info.name);
+        release(group, want.peer, [](Result<>) {});
+        break;
+    }
+  }
+}
+
+void Node::Impl::release(GroupId group, NodeId taker, std::function<void(Result<>)> done) {
+  releasing.insert(group);
+  blocking(
+      Shell::Lane::kSync,
+      [this, group, taker]() -> Result<> {
+        VMFS_TRY(volume.release(group, taker));
+        return {};
+      },
+      [this, group, done = std::move(done)](Result<> result) {
+        releasing.erase(group);
+        if (!result) log_error("{}: cannot be released: {}", shown(group), result.error().message);
+        if (result && callbacks.invalidate_caches) callbacks.invalidate_caches(group, [] {});
+        volume.reopen(group);
+        pump_all();
+        done(std::move(result));
+        poke();
+      });
+}
+
+void Node::Impl::take(GroupId group, EpochCause cause, std::function<void(Result<>)> done) {
+  if (!taking.insert(group).second) {
+    done(fail(ErrorKind::kBusy, EBUSY, fmt::format("{}: is being taken already", shown(group))));
+    return;
+  }
+  auto proceed = [this, group, cause, done = std::move(done)] {
+    blocking(
+        Shell::Lane::kSync,
+        [this, group, cause]() -> Result<> {
+          VMFS_TRY(volume.take(group, cause));
+          return {};
+        },
+        [this, group, cause, done](Result<> result) {
+          taking.erase(group);
+          if (result) {
+            unsettled.erase(group);
+            problem(fmt::format("take-{}", group), "");
+            if (frozen.load()) volume.set_gate(group, Gate::kFrozen);
+            log_info("{}: owned by this node now{}", shown(group),
+                     cause == EpochCause::kForced ? " (by force)" : "");
+            token_arrived(group);
+          } else {
+            problem(fmt::format("take-{}", group),
+                    fmt::format("{}: cannot be taken: {}", shown(group), result.error().message));
+          }
+          pump_all();
+          done(std::move(result));
+        });
+  };
+  // What the kernel cached while another node changed it goes before this node may change it.
+  if (!callbacks.invalidate_caches) return proceed();
+  callbacks.invalidate_caches(group, [this, alive = alive, &shell = shell, proceed] {
+    shell.post([this, alive, proceed] {
+      if (*alive && !stopped) proceed();
+    });
+  });
+}
+
+}  // namespace vmfs
