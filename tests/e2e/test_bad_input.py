@@ -1,0 +1,236 @@
+"""Bad input gets a clear error and changes nothing."""
+
+import glob
+import os
+import socket
+import struct
+
+from lib.nodes import Node, Pair, vmfs
+from lib.runner import case
+from lib.scratch import run, wait_until
+
+
+def tree_of(directory):
+    """Every file's name, size and content."""
+    found = {}
+    for path, _, names in os.walk(directory):
+        for name in names:
+            full = os.path.join(path, name)
+            if os.path.isfile(full) and "log" not in name:
+                with open(full, "rb") as file:
+                    found[full] = hash(file.read())
+    return found
+
+
+def refused(words, *parts, status=None):
+    """The command fails, prints these parts, and is not killed by a signal."""
+    done = vmfs(*words, check=False, timeout=30)
+    assert done.returncode > 0, f"not refused: {words}\n{done.stdout}"
+    if status is not None:
+        assert done.returncode == status, f"exit status {done.returncode} instead of {status}: {done.stdout}"
+    for part in parts:
+        assert part in done.stdout, f"{part!r} is not in: {done.stdout}"
+    return done.stdout
+
+
+def node_with_data(scratch, clean=True):
+    node = Node(scratch.path, "a").init(journal_size="32MiB").mount()
+    for number in range(20):
+        with open(node / f"f{number}", "wb") as file:
+            file.write(os.urandom(100_000))
+            os.fsync(file.fileno())
+    if clean:
+        node.umount()
+    else:
+        node.kill_node()
+    return node
+
+
+def refused_mount(node, *parts):
+    """A mount is refused and leaves the store as it was."""
+    before = tree_of(node.store)
+    text = refused(["mount", node.store, node.mnt], *parts)
+    assert not node.mounted()
+    assert tree_of(node.store) == before, "the refused mount changed the store"
+    return text
+
+
+def segments(node):
+    return sorted(glob.glob(os.path.join(node.store, "journal/*.seg")))
+
+
+@case()
+def configuration(scratch):
+    """An unknown key, an unknown value, and a line that is no TOML: file, line and key are named."""
+    node = node_with_data(scratch)
+    path = os.path.join(node.store, "vmfs.toml")
+    with open(path, encoding="utf-8") as file:
+        good = file.read()
+    for bad, part in (("\n[nonsense]\nkey = 1\n", "nonsense"), ("\nthis is no toml\n", "vmfs.toml"),
+                      (None, "mode")):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(good.replace('mode = "sync"', 'mode = "sometimes"') if bad is None else good + bad)
+        refused_mount(node, part, "vmfs.toml")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(good)
+    node.mount().umount()
+
+
+@case()
+def state_file(scratch):
+    """Of a newer version, and damaged."""
+    node = node_with_data(scratch)
+    path = os.path.join(node.store, "state")
+    with open(path, "rb") as file:
+        good = file.read()
+    with open(path, "wb") as file:
+        file.write(good[:4] + struct.pack("<I", 99) + good[8:])
+    refused_mount(node, "version 99", path)
+    with open(path, "wb") as file:
+        file.write(good[:60] + bytes([good[60] ^ 1]) + good[61:])
+    refused_mount(node, "damaged", path)
+    with open(path, "wb") as file:
+        file.write(good)
+    node.mount().umount()
+
+
+@case()
+def journal_damage(scratch):
+    """A damaged header, a damaged record in the middle (segment, offset and the ways out are named), a torn tail."""
+    node = node_with_data(scratch, clean=False)
+    first = segments(node)[0]
+    with open(first, "rb") as file:
+        good = file.read()
+    with open(first, "r+b") as file:
+        file.seek(20)
+        file.write(b"\xff\xff\xff")
+    refused_mount(node, os.path.basename(first))
+    with open(first, "r+b") as file:
+        file.write(good)
+    middle = 600_000
+    with open(first, "r+b") as file:
+        file.seek(middle)
+        file.write(bytes(64))
+    text = refused_mount(node, os.path.basename(first), "--until")
+    assert "recover" in text, text
+    with open(first, "r+b") as file:
+        file.write(good)
+    # With nothing damaged it still mounts, and everything is there.
+    node.mount()
+    assert len(os.listdir(node.mnt)) == 20
+    node.umount()
+
+
+@case()
+def mount_point_and_store_in_use(scratch):
+    """A second daemon on the same store, a mount point in use, one that does not exist, a store that is none."""
+    node = Node(scratch.path, "a").init().mount()
+    other = scratch / "elsewhere"
+    os.mkdir(other)
+    refused(["mount", node.store, other], node.store)
+    refused(["mount", node.store, node.mnt])
+    second = Node(scratch.path, "c").init()
+    refused(["mount", second.store, node.mnt], node.mnt)
+    refused(["mount", second.store, scratch / "missing"], "missing")
+    refused(["mount", other, second.mnt], other)
+    refused(["init", node.store], node.store)
+    assert os.path.ismount(node.mnt)
+    with open(node / "works", "wb") as file:
+        file.write(b"x")
+    node.umount()
+
+
+@case()
+def command_line(scratch):
+    """Wrong words: usage, exit status 2, nothing done."""
+    refused(["nonsense"], status=2)
+    refused(["mount"], status=2)
+    refused(["init", scratch / "s", "--mode", "sometimes"], "sometimes", status=2)
+    refused(["init", scratch / "s", "--journal-size", "many"], "many", status=2)
+    assert not os.path.exists(scratch / "s/vmfs.toml")
+    refused(["join", scratch / "s", "no-token"], status=2)
+    refused(["status", scratch / "nothing"])
+
+
+@case(seconds=60)
+def full_disk(scratch):
+    """The store's file system fills up: ENOSPC for the client, nothing acknowledged is lost, and it goes on after."""
+    small = scratch.file_system("small", "xfs", "400M")
+    node = Node(small, "a").init(journal_size="32MiB").mount()
+    with open(node / "kept", "wb") as file:
+        file.write(b"k" * 1_000_000)
+        os.fsync(file.fileno())
+    number = 28
+    try:
+        with open(node / "big", "wb", buffering=0) as file:
+            for _ in range(500):
+                file.write(os.urandom(1 << 20))
+        raise AssertionError("500 MiB fit into 400")
+    except OSError as error:
+        assert error.errno == number, error
+    with open(node / "kept", "rb") as file:
+        assert file.read() == b"k" * 1_000_000
+    os.unlink(node / "big")
+
+    def fits():
+        try:
+            with open(node / "after", "wb", buffering=0) as file:
+                file.write(b"a" * (10 << 20))
+                os.fsync(file.fileno())
+            return True
+        except OSError as error:
+            assert error.errno == number, error
+            return False
+    wait_until(fits, what="space after the removal")
+    node.umount()
+    assert os.path.getsize(node.stored("kept")) == 1_000_000
+
+
+@case(seconds=60)
+def garbage_on_the_port(scratch):
+    """Noise, oversized frames and half-open connections do not disturb the volume."""
+    with Pair(scratch).start() as pair:
+        held = []
+        for noise in (b"GET / HTTP/1.0\r\n\r\n", os.urandom(5000), b"\xff" * 64, struct.pack("<I", 0xffffffff) * 16, b""):
+            connection = socket.create_connection(("127.0.0.1", pair.a.port))
+            connection.sendall(noise)
+            held.append(connection)
+        with open(pair.a / "x.img", "wb") as file:
+            file.write(b"x" * 100_000)
+            os.fsync(file.fileno())
+        with open(pair.b / "x.img", "rb") as file:
+            assert file.read() == b"x" * 100_000
+        assert pair.a.status()["peers"][0]["link"] == "connected"
+        for connection in held:
+            connection.close()
+
+
+@case(seconds=60)
+def wrong_secret(scratch):
+    """A node with another secret is refused, and both say so."""
+    with Pair(scratch) as pair:
+        secret = os.path.join(pair.b.store, "secret")
+        with open(secret, encoding="ascii") as file:
+            good = file.read()
+        changed = "".join(("b" if c == "a" else "a") if c.isalnum() else c for c in good)
+        with open(secret, "w", encoding="ascii") as file:
+            file.write(changed)
+        pair.a.mount()
+        pair.b.mount()
+        link = wait_until(lambda: pair.b.status()["peers"][0]["link_reason"], what="the refusal")
+        assert pair.b.status()["peers"][0]["link"] != "connected", link
+
+
+@case()
+def inspect_and_recover(scratch):
+    """`vmfs inspect` reads every file that vmfs writes and changes none."""
+    node = node_with_data(scratch, clean=False)
+    before = tree_of(node.store)
+    assert "state of a store" in vmfs("inspect", os.path.join(node.store, "state")).stdout
+    for segment in segments(node):
+        assert vmfs("inspect", segment).stdout
+    refused(["inspect", "/bin/true"])
+    assert tree_of(node.store) == before
+    vmfs("recover", node.store)
+    assert len(os.listdir(node.stored(""))) == 20
+    run("cmp", node.stored("f1"), node.stored("f1"))

@@ -1,0 +1,114 @@
+"""Real guests: Debian's kernel under QEMU with its disk on the mount."""
+
+import os
+import time
+
+from lib import guest
+from lib.nodes import Node, Pair
+from lib.runner import Settings, case
+from lib.scratch import run
+
+KERNEL = "/var/tmp/vmfs-test-guest"  # made once a machine; nothing of ours is in it but the init script
+
+
+def make_disk(path, size="128M"):
+    run("truncate", "-s", size, path)
+    run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", path)
+
+
+def check_file_system(path):
+    """Clean apart from journal recovery: replayed first, then nothing is left to mend. On a copy: a check must not
+    change what the guest will boot from."""
+    copy = path + ".checked" if not path.startswith("/mnt") else path
+    run("cp", "--sparse=always", path, copy)
+    replayed = run("e2fsck", "-fp", "-E", "journal_only", copy, check=False)
+    assert replayed.returncode in (0, 1), replayed.stdout
+    run("e2fsck", "-fn", copy)
+    os.unlink(copy)
+
+
+def check_promised(promised, found, prefix_only=False):
+    """Every printed file is there with the right content (sync), or what is there is a prefix (async)."""
+    for name, md5 in found.items():
+        if name in promised:
+            assert md5 == guest.expected_md5(name), f"{name} has the wrong content"
+    present = [name in found for name in promised]
+    if prefix_only:
+        # What is there of the promised is a prefix of them.
+        assert present == sorted(present, reverse=True), f"a gap: {[n for n in promised if n not in found]}"
+    else:
+        assert all(present), f"lost: {[n for n in promised if n not in found]}"
+    return sum(present)
+
+
+@case(seconds=120)
+def guest_survives_daemon_deaths(scratch):
+    """kill -9 of the daemon under a running guest: it does not notice."""
+    files = guest.build(KERNEL)
+    node = Node(scratch.path, "a").init(journal_size="128MiB").mount()
+    make_disk(node / "web01.img")
+    rounds = 200 if Settings.long else 20
+    with guest.Guest(files, node / "web01.img", "write") as running:
+        running.wait_for("guest: mounted")
+        for _ in range(rounds):
+            running.wait_for("guest: wrote", count=2)
+            node.kill_daemon()
+        running.wait_for("guest: wrote", count=5)
+        running.kill()
+    promised = running.wrote()
+    assert not [line for line in running.lines if "error" in line.lower()], running.lines
+    check_file_system(node / "web01.img")
+    check_promised(promised, guest.check_image(files, node / "web01.img"))
+    node.umount()
+
+
+@case(seconds=180)
+def guest_taken_over(scratch):
+    """Sync mode: a's holder, daemon and QEMU die in the middle; b has every file that was promised; a follows; then
+    both die at once and settle it between themselves."""
+    files = guest.build(KERNEL)
+    with Pair(scratch, journal_size="128MiB").start() as pair:
+        make_disk(pair.a / "web01.img")
+        with guest.Guest(files, pair.a / "web01.img", "write") as running:
+            running.wait_for("guest: wrote", count=30)
+            running.process.kill()
+            pair.a.kill_node()
+            running.kill()
+        promised = running.wrote()
+        pair.b.promote("--force")
+        check_file_system(pair.b / "web01.img")
+        # It goes on where it was.
+        with guest.Guest(files, pair.b / "web01.img", "write") as running:
+            running.wait_for("guest: wrote", count=10)
+            running.kill()
+        promised += running.wrote()
+        pair.a.mount()
+        pair.settle()
+        pair.a.kill_node()
+        pair.b.kill_node()
+        pair.start()
+        check_promised(promised, guest.check_image(files, pair.b / "web01.img"))
+        pair.stop()
+        run("cmp", pair.a.stored("web01.img"), pair.b.stored("web01.img"))
+
+
+@case(seconds=120)
+def guest_taken_over_async(scratch):
+    """Async mode over a slow link: what is on b is a prefix of what was promised, and a consistent file system."""
+    files = guest.build(KERNEL)
+    with Pair(scratch, mode="async", journal_size="128MiB").start() as pair:
+        make_disk(pair.a / "web01.img")
+        pair.settle()
+        pair.wan.delay(0.05)
+        pair.wan.rate(300_000)
+        with guest.Guest(files, pair.a / "web01.img", "write") as running:
+            running.wait_for("guest: wrote", count=40)
+            running.process.kill()
+            pair.a.kill_node()
+            running.kill()
+        promised = running.wrote()
+        time.sleep(0.2)  # what is still in the network arrives or does not
+        pair.b.promote("--force")
+        check_file_system(pair.b / "web01.img")
+        there = check_promised(promised, guest.check_image(files, pair.b / "web01.img"), prefix_only=True)
+        print(f"        {there} of {len(promised)} promised files are on b")

@@ -1,0 +1,291 @@
+"""Two nodes: what is written on one is on the other, whatever happens to the link, and either may take over."""
+
+import errno
+import glob
+import os
+import random
+import sqlite3
+import time
+
+from lib.nodes import Pair, vmfs
+from lib.runner import Settings, case
+from lib.scratch import loop_device, mounted, run, wait_until
+from lib.work import Fio, fio
+
+
+def same(first, second):
+    run("cmp", first, second)
+
+
+def write_file(path, content):
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_file(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+@case(seconds=90)
+def written_here_and_read_there(scratch):
+    """Data, names and attributes; the stores are equal after clean unmounts."""
+    with Pair(scratch).start() as pair:
+        os.mkdir(pair.a / "guests")
+        content = os.urandom(3_000_000)
+        write_file(pair.a / "guests/one.img", content)
+        os.chmod(pair.a / "guests/one.img", 0o640)
+        os.symlink("guests/one.img", pair.a / "link")
+        assert read_file(pair.b / "guests/one.img") == content
+        assert os.readlink(pair.b / "link") == "guests/one.img"
+        assert os.stat(pair.b / "guests/one.img").st_mode & 0o777 == 0o640
+        write_file(pair.a / "guests/one.img", content[::-1])
+        assert read_file(pair.b / "guests/one.img") == content[::-1]
+        os.rename(pair.a / "guests/one.img", pair.a / "two.img")
+        run("sync", "-f", pair.a.mnt)
+        wait_until(lambda: os.path.exists(pair.b / "two.img"), what="the renamed image on b")
+        assert pair.a.image("two.img")["role"] == "primary"
+        assert pair.b.image("two.img")["role"] == "secondary"
+        pair.stop()
+        same(pair.a.stored("two.img"), pair.b.stored("two.img"))
+        assert sorted(os.listdir(pair.a.stored(""))) == sorted(os.listdir(pair.b.stored("")))
+
+
+@case(seconds=90)
+def promoted_and_read_through_the_cache(scratch):
+    """cat on b, write on a, promote b, buffered read on b: the new bytes. And b's write asks for the token."""
+    with Pair(scratch).start() as pair:
+        write_file(pair.a / "x.img", b"old" * 100_000)
+        assert read_file(pair.b / "x.img") == b"old" * 100_000
+        write_file(pair.a / "x.img", b"new" * 100_000)
+        pair.b.promote(path=pair.b / "x.img")
+        assert read_file(pair.b / "x.img") == b"new" * 100_000
+        assert pair.b.image("x.img")["role"] == "primary"
+        assert pair.a.image("x.img")["role"] == "secondary"
+        # The first write takes it back by itself.
+        with open(pair.a / "x.img", "r+b") as file:
+            file.write(b"again")
+            file.flush()
+            os.fsync(file.fileno())
+        assert pair.a.image("x.img")["role"] == "primary"
+        assert read_file(pair.b / "x.img")[:5] == b"again"
+        pair.stop()
+        same(pair.a.stored("x.img"), pair.b.stored("x.img"))
+
+
+@case(seconds=150)
+def link_cut_twenty_times_under_fio(scratch):
+    """Random writes with verify while the link breaks and comes back; both stores end byte for byte equal, and
+    nothing was copied whole."""
+    rounds = 20
+    with Pair(scratch, journal_size="256MiB").start() as pair:
+        pair.wan.rate(40_000_000)
+        with Fio(pair.a / "disk.img", size="48m", rw="randwrite", bs="4k", iodepth=8, direct=1, verify="xxhash",
+                 fsync=64, rate_iops=2500, time_based=1, runtime=rounds) as client:
+            wait_until(lambda: os.path.exists(pair.a / "disk.img"), what="fio's file")
+            dice = random.Random(1)
+            for _ in range(rounds):
+                time.sleep(dice.uniform(0.1, 0.6))
+                pair.wan.cut()
+                time.sleep(dice.uniform(0.05, 0.5))
+                pair.wan.mend()
+            client.finish(timeout=120)
+        pair.settle()
+        for node in (pair.a, pair.b):
+            for peer in node.status()["peers"]:
+                assert peer["copy_bytes_total"] == 0, "an image was copied whole, where the journal had all of it"
+        same(pair.a / "disk.img", pair.b / "disk.img")
+        pair.stop()
+        same(pair.a.stored("disk.img"), pair.b.stored("disk.img"))
+
+
+@case(seconds=120)
+def journal_outgrown_while_cut(scratch):
+    """More is written than the journal keeps for an absent peer: a full copy brings it back, by itself."""
+    with Pair(scratch, journal_size="32MiB").start() as pair:
+        write_file(pair.a / "disk.img", os.urandom(8 << 20))
+        pair.wan.cut()
+        for number in range(6):
+            fio(pair.a / "disk.img", size="24m", rw="randwrite", bs="64k", iodepth=4, direct=1, fsync=50,
+                randseed=number + 1)
+        pair.wan.mend()
+        pair.settle(timeout=60)
+        pair.stop()
+        same(pair.a.stored("disk.img"), pair.b.stored("disk.img"))
+
+
+@case(seconds=120)
+def owner_dies_and_comes_back(scratch):
+    """a is killed; b refuses to be promoted without --force and says why; with it, everything flushed is there; a
+    follows by itself, and what only it had is kept."""
+    with Pair(scratch).start() as pair:
+        content = os.urandom(1_000_000)
+        write_file(pair.a / "x.img", content)
+        pair.a.kill_node()
+        wait_until(lambda: pair.b.status()["peers"][0]["link"] != "connected", what="b's notice of the loss")
+        try:
+            with open(pair.b / "x.img", "r+b") as file:
+                file.write(b"no")
+            raise AssertionError("written without the token")
+        except OSError as error:
+            assert error.errno == errno.EROFS, error
+        refusal = pair.b.promote(check=False)
+        assert refusal.returncode == 5, refusal.stdout
+        assert "--force" in refusal.stdout and "alive" in refusal.stdout, refusal.stdout
+        pair.b.promote("--force")
+        assert read_file(pair.b / "x.img") == content
+        with open(pair.b / "x.img", "r+b") as file:
+            file.write(b"written on b")
+            file.flush()
+            os.fsync(file.fileno())
+        pair.a.mount()
+        pair.settle()
+        assert read_file(pair.a / "x.img") == b"written on b" + content[12:]
+        assert pair.b.image("x.img")["role"] == "primary"
+        pair.stop()
+        same(pair.a.stored("x.img"), pair.b.stored("x.img"))
+
+
+@case(seconds=120)
+def both_die_at_once(scratch):
+    """After a site's power cut the two settle between themselves who owns what, without a person."""
+    with Pair(scratch).start() as pair:
+        content = os.urandom(500_000)
+        write_file(pair.a / "x.img", content)
+        write_file(pair.b / "y.img", content)
+        pair.a.kill_node()
+        pair.b.kill_node()
+        pair.start()
+        for node in (pair.a, pair.b):
+            assert read_file(node / "x.img") == content
+            assert read_file(node / "y.img") == content
+        write_file(pair.a / "x.img", content[::-1])
+        assert read_file(pair.b / "x.img") == content[::-1]
+        pair.stop()
+        same(pair.a.stored("x.img"), pair.b.stored("x.img"))
+
+
+@case(seconds=150)
+def split_brain_is_told_and_settled(scratch):
+    """Both sides go on alone; replication of that image stops, both are kept; resolve settles it."""
+    with Pair(scratch).start() as pair:
+        write_file(pair.a / "x.img", b"common" * 1000)
+        write_file(pair.a / "other.img", b"other")
+        pair.wan.cut()
+        wait_until(lambda: pair.b.status()["peers"][0]["link"] != "connected", what="b's notice of the loss")
+        pair.b.promote("--force", path=pair.b / "x.img")
+        write_file(pair.a / "x.img", b"from a" * 1000)
+        write_file(pair.b / "x.img", b"from b" * 1000)
+        pair.wan.mend()
+        pair.a.wait("connected")
+        wait_until(lambda: pair.a.image("x.img")["state"] == "split", what="the split's notice")
+        assert read_file(pair.a / "x.img") == b"from a" * 1000
+        assert read_file(pair.b / "x.img") == b"from b" * 1000
+        assert any("x.img" in problem for problem in pair.a.status()["problems"])
+        vmfs("resolve", pair.a / "x.img", "--keep", "local")
+        wait_until(lambda: pair.b.image("x.img")["state"] == "in-sync", timeout=30, what="the copy to b")
+        assert read_file(pair.b / "x.img") == b"from a" * 1000
+        kept = glob.glob(pair.b / ".snapshots/*/x.img")
+        assert kept and read_file(kept[0]) == b"from b" * 1000, f"the loser is not kept: {kept}"
+        assert read_file(pair.b / "other.img") == b"other"
+        pair.stop()
+        same(pair.a.stored("x.img"), pair.b.stored("x.img"))
+
+
+@case(seconds=120)
+def loop_device_taken_over(scratch):
+    """A loop device with XFS on a, in sync mode; a dies; every fsynced file is in the file system on b."""
+    with Pair(scratch, journal_size="128MiB").start() as pair:
+        run("truncate", "-s", "400M", pair.a / "disk.img")
+        contents = {}
+        with loop_device(pair.a / "disk.img") as device:
+            run("mkfs.xfs", "-q", device)
+            with mounted(device, scratch / "inner") as inner:
+                for number in range(30):
+                    contents[f"f{number}"] = os.urandom(50_000 + number)
+                    write_file(os.path.join(inner, f"f{number}"), contents[f"f{number}"])
+                pair.a.kill_node()
+                run("umount", "-l", inner, check=False)
+        pair.b.promote("--force")
+        with loop_device(pair.b / "disk.img") as device, mounted(device, scratch / "taken", "-o", "nouuid") as taken:
+            for name, content in contents.items():
+                assert read_file(os.path.join(taken, name)) == content, name
+        pair.a.mount()
+        pair.settle()
+        pair.stop()
+        same(pair.a.stored("disk.img"), pair.b.stored("disk.img"))
+
+
+@case(seconds=90)
+def sqlite_taken_over(scratch):
+    """SQLite in WAL mode with full syncs: every committed row is in b's database after a's death."""
+    with Pair(scratch).start() as pair:
+        os.mkdir(pair.a / "db")
+        connection = sqlite3.connect(pair.a / "db/test.db", isolation_level=None, timeout=20)
+        connection.execute("pragma journal_mode=wal")
+        connection.execute("pragma synchronous=full")
+        connection.execute("create table t(n integer primary key, x blob)")
+        for number in range(150):
+            connection.execute("insert into t values(?, ?)", (number, os.urandom(300)))
+        pair.a.kill_node()
+        pair.b.promote("--force")
+        copy = sqlite3.connect(pair.b / "db/test.db", timeout=20)
+        assert copy.execute("pragma integrity_check").fetchone() == ("ok",)
+        assert copy.execute("select count(*) from t").fetchone() == (150,)
+        copy.close()
+
+
+@case(seconds=180)
+def daemons_killed_under_fio(scratch):
+    """kill -9 of either daemon in turn: no error in the client, both stores equal."""
+    rounds = 200 if Settings.long else 12
+    with Pair(scratch, journal_size="128MiB").start() as pair:
+        with Fio(pair.a / "disk.img", size="32m", rw="randwrite", bs="4k", iodepth=8, direct=1, verify="xxhash",
+                 fsync=64, rate_iops=2000, time_based=1, runtime=rounds) as client:
+            wait_until(lambda: os.path.exists(pair.a / "disk.img"), what="fio's file")
+            for number in range(rounds):
+                if client.ended():
+                    break
+                node = (pair.a, pair.b)[number % 2]
+                old = node.kill_daemon()
+                wait_until(lambda n=node, pid=old: n.daemon_pid() not in (None, pid), what="a new daemon")
+            client.finish(timeout=rounds * 10 + 60)
+        pair.settle()
+        pair.stop()
+        same(pair.a.stored("disk.img"), pair.b.stored("disk.img"))
+
+
+@case(seconds=90)
+def joining_a_volume_with_data(scratch):
+    """What was there before the second node came is copied to it."""
+    with Pair(scratch) as pair:
+        pair.a.mount()
+        os.mkdir(pair.a / "d")
+        content = os.urandom(5_000_000)
+        write_file(pair.a / "d/before.img", content)
+        with open(pair.a / "sparse.img", "wb") as file:
+            file.truncate(10 << 30)
+            file.seek(5 << 30)
+            file.write(b"middle")
+        pair.b.mount()
+        pair.settle()
+        assert read_file(pair.b / "d/before.img") == content
+        pair.stop()
+        same(pair.a.stored("d/before.img"), pair.b.stored("d/before.img"))
+        stat = os.stat(pair.b.stored("sparse.img"))
+        assert stat.st_size == 10 << 30 and stat.st_blocks * 512 < 1 << 20, "the hole was filled"
+
+
+@case(seconds=60)
+def clean_unmount_hands_over(scratch):
+    """a is unmounted: b owns everything and writes at once, without force."""
+    with Pair(scratch).start() as pair:
+        write_file(pair.a / "x.img", b"from a")
+        pair.a.umount()
+        write_file(pair.b / "x.img", b"from b")
+        assert pair.b.image("x.img")["role"] == "primary"
+        pair.a.mount()
+        pair.settle()
+        assert read_file(pair.a / "x.img") == b"from b"
