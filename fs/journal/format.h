@@ -2,17 +2,29 @@
 //
 // A journal is a directory of segments of one size, a power of two of at least 1 MiB:
 //
-//   journal/<16 hex digits of its number>.seg
+//   journal/<16 hex digits of its number>.seg      a segment of the log, or made ready to become one
+//   journal/spare-<16 hex digits>                  written full once, waiting to be made ready
+//   journal/sync-failed                            a sync failed: the tail is not to be trusted
+//   journal/cut-<date>T<time>/                     what `vmfs recover --until` has cut off
 //
 // An LSN is a byte position in the endless sequence of segments: number * segment_size + offset.
 // A segment holds one SegmentHeader in its first 4 KiB, then records, each aligned to 8 bytes:
 //
-//   record := RecordHeader, payload, zeros up to 8
+//   record  := RecordHeader, payload, zeros up to 8
+//   sealed  := record*, kPad, kSeal        the kSeal record ends exactly where the segment ends
 //
-// A record never crosses a segment. Once a sync has begun, the next record starts at a new 4 KiB
-// block, the gap filled by a kPad record (or, if no header fits... a gap below one header cannot
-// occur: pads are then extended by a block), so that no flushed sector is ever written again. A
-// sealed segment ends with one kSeal record whose payload is the table of the segment's records.
+// A record never crosses a segment. A kPad record stands for `extent` bytes, itself included; what
+// those bytes hold after its header means nothing. Before a sync begins, a kPad record fills the
+// 4 KiB block in which the log ends (and one block more, if its header does not fit in that one), so
+// that no flushed sector is ever written again.
+//
+// A sealed segment ends with one kSeal record, whose payload is the table of the segment's records
+// (all but kPad) and a SealTrailer, by which the record is found from the segment's end.
+//
+// Each recovery begins a new generation: a kPad record with the flag kGenerationStart in the first
+// whole block after the log's end, or, if the segment has no room for it, as the first record of the
+// next segment. Its `offset` says where the log ended; between there and it, nothing is valid. A
+// record whose generation is lower than that of the one before it is not part of the log.
 //
 // Little-endian throughout. Version 1.
 #pragma once
@@ -28,7 +40,11 @@ namespace vmfs {
 inline constexpr std::uint32_t kSegmentMagic = 0x53464d56;  // "VMFS"
 inline constexpr std::uint32_t kRecordMagic = 0x524d4656;   // "VFMR"
 inline constexpr std::uint32_t kJournalVersion = 1;
+inline constexpr std::uint32_t kSealMagic = 0x4c534d56;  // "VMSL"
 inline constexpr std::uint32_t kBlock = 4096;
+inline constexpr std::uint64_t kSegmentSizeMin = 1u << 20;
+// The table's offsets have 32 bits.
+inline constexpr std::uint64_t kSegmentSizeMax = 1u << 30;
 // FUSE's largest write (256 pages); longer changes are split. Also the limit checked before a payload
 // is allocated.
 inline constexpr std::uint32_t kPayloadMax = 1u << 20;
@@ -50,8 +66,8 @@ static_assert(std::has_unique_object_representations_v<SegmentHeader>);
 enum class RecordType : std::uint8_t {
   kNone = 0,
   // The journal's own: group 0, seq 0; never leave the node.
-  kPad = 1,   // nothing, up to the next record
-  kSeal = 2,  // payload: SealEntry for each record of the segment; nothing follows in it
+  kPad = 1,   // `extent` bytes without meaning; with kGenerationStart, `offset`: the log's end before
+  kSeal = 2,  // payload: SealEntry for each record of the segment, SealTrailer; nothing follows
   // Data of an image (group = its object).
   kWrite = 16,     // payload at [offset, offset + extent)
   kZero = 17,      // [offset, offset + extent) reads as zeros; flag kKeepAllocated: blocks stay
@@ -140,8 +156,39 @@ struct SealEntry {
 static_assert(sizeof(SealEntry) == 72);
 static_assert(std::has_unique_object_representations_v<SealEntry>);
 
+// The last bytes of a sealed segment (and of the kSeal record's payload).
+struct SealTrailer {
+  std::uint64_t seal_offset = 0;  // of the kSeal record in its segment
+  std::uint32_t entries = 0;
+  std::uint32_t magic = kSealMagic;
+};
+static_assert(sizeof(SealTrailer) == 16);
+static_assert(std::has_unique_object_representations_v<SealTrailer>);
+
 inline constexpr std::uint64_t record_size(std::uint32_t payload_size) {
-  return (sizeof(RecordHeader) + payload_size + 7) & ~std::uint64_t{7};
+  return (sizeof(RecordHeader) + std::uint64_t{payload_size} + 7) & ~std::uint64_t{7};
 }
+
+// Bytes of a segment's end that a kSeal record with so many lines takes.
+inline constexpr std::uint64_t seal_size(std::uint64_t entries) {
+  return sizeof(RecordHeader) + entries * sizeof(SealEntry) + sizeof(SealTrailer);
+}
+
+// The largest payload that a journal of such segments takes: also a nearly full table must leave
+// room for a few of them.
+inline constexpr std::uint32_t payload_max(std::uint64_t segment_size) {
+  return segment_size / 4 < kPayloadMax ? static_cast<std::uint32_t>(segment_size / 4) : kPayloadMax;
+}
+
+// Where an LSN lies, for segments of one size.
+struct Geometry {
+  std::uint64_t segment_size = 0;
+  std::uint64_t number(Lsn lsn) const { return lsn / segment_size; }
+  std::uint64_t offset(Lsn lsn) const { return lsn % segment_size; }
+  Lsn start(std::uint64_t number) const { return number * segment_size; }
+  Lsn first_record(std::uint64_t number) const { return start(number) + kBlock; }
+};
+
+inline constexpr Lsn align_to_block(Lsn lsn) { return (lsn + kBlock - 1) & ~Lsn{kBlock - 1}; }
 
 }  // namespace vmfs

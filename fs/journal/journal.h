@@ -11,7 +11,6 @@
 // others spin briefly, then sleep.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -30,6 +29,9 @@ struct JournalOptions {
   NodeId node{};
   std::uint64_t segment_size = 64u << 20;  // bytes; a power of two, at least 1 MiB
   std::uint64_t size_max = 1u << 30;       // bytes on disk; at least four segments
+  // create() writes all segments at once, so that the journal can never meet a full disk. Otherwise
+  // they come to be as they are needed.
+  bool whole_at_creation = false;
 };
 
 // Where a group stands: the next record gets seq + 1 in `epoch`. Changed only inside reserve(),
@@ -70,7 +72,18 @@ class Journal {
                                                const OpenArguments& arguments);
   ~Journal();
 
+  // Cuts the log off: the records that end at or below `until` stay, what comes after them is moved,
+  // segment by segment, to `cut-<time>/` in the journal's directory (its name is returned), and the
+  // journal opens again. For `vmfs recover STORE --until LSN`, when the middle of the log is damaged.
+  // kInvalid, and nothing is changed, if `until` is below `start` (what the store already has cannot
+  // be taken back) or if the log is not whole up to there. Not while the journal is open.
+  static Result<std::string> cut(Disk& disk, Clock& clock, const JournalOptions& options, Lsn start,
+                                 Lsn until);
+
   // --- Appending -----------------------------------------------------------------------------
+
+  // The largest payload that reserve() takes: kPayloadMax, less in a journal of segments below 4 MiB.
+  std::uint32_t payload_max() const { return vmfs::payload_max(options().segment_size); }
 
   // A place in the log and in its group's sequence; must be committed, soon, by the same thread or
   // another; nothing after it is acknowledged before.
@@ -81,15 +94,19 @@ class Journal {
   };
   // Assigns lsn, epoch, seq (cursor.seq + 1; `cursor` may be null for the journal's own and base
   // records: then header.epoch and seq are taken as they stand), durable and generation in the draft.
-  // kWouldWait when the journal is full (wait for on_space). Records of `Draft::header.type` kEpoch,
+  // kWouldWait when the journal is full, or while a failed sync is not healed (wait for on_space).
+  // Records of `Draft::header.type` kEpoch,
   // kTaken, kReleased, kBase* and flushes may use the last segment, which others leave free, so that
   // a full journal can still be handed over and checkpointed.
   Result<Reservation> reserve(Draft& draft, SequenceCursor* cursor);
+  // kInvalid: the payload exceeds payload_max(). One thread may have kReservationsMax uncommitted.
+  static constexpr std::size_t kReservationsMax = 1024;
   // Reserves several drafts with nothing in between. At most 64. All or none.
   Result<> reserve_all(std::span<Draft> drafts, SequenceCursor* cursor, std::span<Reservation> out);
   // Hashes the payload (unless header.payload_hash is already set and `hashed`), finishes the header
-  // and returns when everything up to reservation.end is written. An error means that the record is
-  // not acknowledged and the journal is failed (see state()).
+  // and returns when everything up to reservation.end is written. While a failed sync or write is
+  // being healed, it waits. An error means that the record is not acknowledged (whether it is there
+  // after the next recovery is open) and that this journal accepts nothing more: state().dead.
   Result<> commit(Draft& draft, const Reservation& reservation, bool hashed = false);
   // The same in two steps, for a single-threaded simulation: fill, then poll until true.
   void fill(Draft& draft, const Reservation& reservation, bool hashed = false);
@@ -103,17 +120,17 @@ class Journal {
 
   // --- Durability ----------------------------------------------------------------------------
 
-  // Returns once all records below `lsn` are durable; many callers share one fdatasync. A failed
-  // sync is healed by writing the unconfirmed tail again into a replacement of its segment (the LSNs
-  // stay); only if that fails too does this return an error, and nothing is acknowledged until a
-  // later call succeeds.
+  // Returns once all records below `lsn` (at most reserved_lsn()) are durable; many callers share one
+  // fdatasync. A failed sync is remembered on disk and healed by writing the unconfirmed tail again
+  // into a replacement of its segment (the LSNs stay); only if that fails too does this return an
+  // error. Nothing is acknowledged until a later call succeeds.
   Result<> sync_through(Lsn lsn);
 
   Lsn reserved_lsn() const;  // where the next record will start
-  Lsn written_lsn() const { return written_.load(std::memory_order_acquire); }
-  Lsn durable_lsn() const { return durable_.load(std::memory_order_acquire); }
+  Lsn written_lsn() const;
+  Lsn durable_lsn() const;
   // Written bytes that are not durable and how long the oldest of them has waited (ns, 0: none).
-  std::uint64_t unsynced_bytes() const { return written_lsn() - durable_lsn(); }
+  std::uint64_t unsynced_bytes() const;
   std::int64_t unsynced_since_ns() const;
 
   // Called after durable_lsn() grew, on the thread that synced, with no lock held. Set before use.
@@ -124,8 +141,8 @@ class Journal {
   // --- Reading -------------------------------------------------------------------------------
 
   // Copies payload bytes: `lsn` is that of the payload byte (record lsn + sizeof(RecordHeader) + n).
-  // False if that place has been recycled since the caller looked it up: look up again. Does not
-  // verify: the bytes are as this process wrote them or as recovery found them valid.
+  // The bytes lie in one record. False if that place has been recycled since the caller looked it up:
+  // look up again. Does not verify: the bytes are as this process wrote them or as recovery found them valid.
   Result<bool> read_payload(Lsn lsn, std::span<std::byte> out) const;
 
   // Whole records, in order: see record_reader.h.
@@ -144,25 +161,26 @@ class Journal {
   Result<> release_through(Lsn lsn);
   Lsn oldest_lsn() const;               // start of the oldest live segment
   std::uint64_t bytes_used() const;     // from oldest_lsn() to the end
-  std::uint64_t bytes_max() const { return options_.size_max; }
+  std::uint64_t bytes_max() const { return options().size_max; }
   // Makes the segments that will be needed next (zero-filled, synced); does nothing if there are
-  // enough. Called by a background thread; may take long. True if it made one.
+  // enough. Called by a background thread; may take long. True if it made one: call it again.
   Result<bool> prepare_segments();
 
-  std::uint32_t generation() const { return generation_; }
-  const JournalOptions& options() const { return options_; }
+  std::uint32_t generation() const;  // counts this journal's recoveries: no two opens have the same
+  const JournalOptions& options() const;
 
   struct State {
-    bool failed = false;       // a sync or write failed and is not healed: nothing is acknowledged
-    std::string message;       // object and evidence
+    bool failed = false;   // a sync or write failed and is not healed: nothing is acknowledged
+    bool dead = false;     // ... nor will it be until the journal is opened again
+    std::string message;   // object and evidence; also set when only a new segment could not be made
   };
   State state() const;
 
+  struct Impl;
+
  private:
-  JournalOptions options_;
-  std::atomic<Lsn> written_{0};
-  std::atomic<Lsn> durable_{0};
-  std::uint32_t generation_ = 0;
+  explicit Journal(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace vmfs

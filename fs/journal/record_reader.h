@@ -1,4 +1,4 @@
-// Walks a live journal from a place on, while others append: for the sender and for `vmfs inspect`.
+// Walks a live journal from a place on, while others append: for the sender.
 #pragma once
 
 #include <optional>
@@ -15,7 +15,7 @@ struct RecordView {
 // Not thread-safe; one per reader. Reads through a buffer of a few MiB (which it owns), sequentially.
 class RecordReader {
  public:
-  // Starts with the first record at or after `start` (0: the oldest there is).
+  // Starts with the first record at or after `start` (0: the oldest there is), which may be any LSN.
   RecordReader(const Journal& journal, Lsn start);
   ~RecordReader();
   // The next record that lies wholly below `limit` (at most journal.written_lsn()); nothing: none

@@ -1,0 +1,33 @@
+// Writing a segment's valid content again into another file, when the one that it is in cannot be
+// trusted any more.
+#pragma once
+
+#include <memory>
+
+#include "fs/journal/segment.h"
+#include "fs/journal/segment_scan.h"
+
+namespace vmfs {
+
+struct RewrittenSegment {
+  std::unique_ptr<File> file;
+  std::uint64_t incarnation = 0;
+};
+
+// Copies the records of `file` below `until` (each verified, each hashed for the new incarnation) into
+// a new file kRewriteFile. Synced on return; not yet in the segment's place. kCorrupt: the records
+// are not all there, so what was only in the page cache is lost.
+Result<RewrittenSegment> copy_segment(Disk& disk, const JournalOptions& options,
+                                      const SegmentIdentity& identity, File& file, Lsn until,
+                                      Label label);
+// The same, and puts the copy in the segment's place. Durable on return.
+Result<RewrittenSegment> rewrite_segment(Disk& disk, const JournalOptions& options,
+                                         const SegmentIdentity& identity, File& file, Lsn until,
+                                         Label label);
+
+// The marker that a failed sync leaves until it is healed. Setting it is an attempt: the disk is
+// failing already.
+void set_sync_failed_marker(Disk& disk);
+Result<> clear_sync_failed_marker(Disk& disk);
+
+}  // namespace vmfs

@@ -1,0 +1,77 @@
+// Preparing segments ahead of use, and releasing those that are not needed any more.
+#include <algorithm>
+#include <cerrno>
+
+#include "fs/base/check.h"
+#include "fs/base/log.h"
+#include "fs/journal/journal_impl.h"
+
+namespace vmfs {
+
+std::uint64_t Journal::Impl::prepared_through() {
+  std::lock_guard lock(reservation_lock);
+  return ready_through;
+}
+
+void Journal::Impl::set_message(std::string text) {
+  std::lock_guard lock(message_mutex);
+  message = std::move(text);
+}
+
+Result<> Journal::Impl::prepare_next(std::uint64_t needed) {
+  std::lock_guard space(space_mutex);
+  for (;;) {
+    const std::uint64_t number = prepared_through() + 1;
+    if (number > needed) return {};
+    if (number - geometry.number(oldest.load(std::memory_order_acquire)) >= segments.count_max())
+      return fail(ErrorKind::kNoSpace, ENOSPC, "the journal is full");
+    VMFS_TRY(segments.make_ready(number, segments.files() < segments.count_max()));
+    std::lock_guard lock(reservation_lock);
+    ready_through = number;
+  }
+}
+
+Result<bool> Journal::Impl::prepare_segments() {
+  // Two ahead let a burst go on while the next is made; more only help on a large journal. None may be
+  // counted on when the journal is nearly full.
+  const std::uint64_t ahead = std::clamp<std::uint64_t>(segments.count_max() / 4, 2, 4);
+  std::uint64_t number, in_use;
+  {
+    std::lock_guard lock(reservation_lock);
+    number = ready_through + 1;
+    in_use = current;
+  }
+  if (number > in_use + ahead ||
+      number - geometry.number(oldest.load(std::memory_order_acquire)) >= segments.count_max())
+    return false;
+  auto prepared = prepare_next(number);
+  if (!prepared) {
+    set_message(prepared.error().message);
+    return pass(std::move(prepared.error()));
+  }
+  if (!failed.load(std::memory_order_acquire)) set_message({});
+  // Who was refused because the disk was full may go on.
+  if (on_space) on_space();
+  return true;
+}
+
+Result<> Journal::Impl::release_through(Lsn lsn) {
+  CHECK_COMPARE(lsn, <=, durable.load(std::memory_order_acquire));
+  bool freed = false;
+  {
+    std::lock_guard space(space_mutex);
+    // The log always has a file to stand in, even when its last segment is sealed and the next is not
+    // ready.
+    std::uint64_t keep = std::min(geometry.number(lsn), prepared_through());
+    if (geometry.start(keep) > oldest.load(std::memory_order_relaxed)) {
+      // Readers look at this after they have read: first it moves, then files are overwritten.
+      oldest.store(geometry.start(keep), std::memory_order_seq_cst);
+      freed = true;
+    }
+    for (; next_to_retire < keep; ++next_to_retire) VMFS_TRY(segments.retire(next_to_retire));
+  }
+  if (freed && on_space) on_space();
+  return {};
+}
+
+}  // namespace vmfs

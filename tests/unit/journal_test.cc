@@ -1,0 +1,158 @@
+#include <atomic>
+#include <thread>
+
+#include "tests/unit/journal_support.h"
+
+namespace vmfs {
+namespace {
+
+using namespace journal_test;
+
+std::unique_ptr<Journal> open_or_new(ScratchDirectory& scratch, const JournalOptions& options,
+                                     Lsn start, int round) {
+  return round == 0 ? new_journal(scratch.disk(), options)
+                    : open_journal(scratch.disk(), options, start, round % 2 == 0);
+}
+
+std::size_t files_in(ScratchDirectory& scratch) {
+  auto entries = std::filesystem::directory_iterator(scratch.path());
+  return static_cast<std::size_t>(std::distance(begin(entries), end(entries)));
+}
+
+TEST_SUITE("journal") {
+  TEST_CASE("what was appended is there after opening again, with its content") {
+    ScratchDirectory scratch;
+    JournalOptions options = small_options();
+    {
+      auto journal = new_journal(scratch.disk(), options);
+      Appender appender{*journal};
+      for (int i = 0; i < 100; ++i) REQUIRE(appender.append());
+      CHECK(journal->written_lsn() == journal->reserved_lsn());
+      CHECK(journal->durable_lsn() < journal->written_lsn());
+      REQUIRE(journal->sync_through(journal->written_lsn()));
+      CHECK(journal->durable_lsn() == journal->written_lsn());
+      CHECK(journal->durable_lsn() % kBlock == 0);
+    }
+    for (bool quick : {false, true}) {
+      auto journal = open_journal(scratch.disk(), options, 0, quick);
+      check_sequence(*journal, replayed(*journal), 1, 100);
+    }
+  }
+
+  TEST_CASE("a segment is sealed and the log goes on in the next") {
+    ScratchDirectory scratch;
+    JournalOptions options = small_options(8);
+    std::uint64_t count = 0;
+    {
+      auto journal = new_journal(scratch.disk(), options);
+      Appender appender{*journal};
+      while (journal->written_lsn() < 5 * options.segment_size) {
+        REQUIRE(appender.append());
+        ++count;
+        if (count % 50 == 0) REQUIRE(journal->sync_through(journal->written_lsn()));
+      }
+    }
+    for (bool quick : {true, false}) {
+      auto journal = open_journal(scratch.disk(), options, 0, quick);
+      check_sequence(*journal, replayed(*journal), 1, count);
+    }
+  }
+
+  TEST_CASE("many threads: every record once, in its group's order, in the log's order") {
+    constexpr int kThreads = 8;
+    constexpr int kEach = 300;
+    ScratchDirectory scratch;
+    JournalOptions options = small_options(64);
+    {
+      auto journal = new_journal(scratch.disk(), options);
+      std::atomic<int> failures{0};
+      std::vector<std::thread> threads;
+      for (int t = 0; t < kThreads; ++t)
+        threads.emplace_back([&, t] {
+          Appender appender{*journal};
+          appender.group = GroupId{ObjectId(100 + static_cast<unsigned>(t))};
+          for (int i = 0; i < kEach; ++i) {
+            auto reservation = appender.append();
+            if (!reservation || journal->written_lsn() < reservation->end) ++failures;
+            if (i % 40 == t && !journal->sync_through(reservation->end)) ++failures;
+          }
+        });
+      for (auto& thread : threads) thread.join();
+      CHECK(failures == 0);
+      CHECK(journal->written_lsn() == journal->reserved_lsn());
+      RecordReader reader(*journal, 0);
+      std::vector<std::uint64_t> last(200);
+      int records = 0;
+      for (;;) {
+        auto record = reader.next(journal->written_lsn());
+        if (!record) FAIL(record.error().message);
+        if (!*record) break;
+        const RecordHeader& header = (*record)->header;
+        REQUIRE(header.seq == last[header.group] + 1);
+        last[header.group] = header.seq;
+        REQUIRE(Bytes((*record)->payload.begin(), (*record)->payload.end()) ==
+                content(header.seq, header.payload_size));
+        ++records;
+      }
+      CHECK(records == kThreads * kEach);
+    }
+    auto journal = open_journal(scratch.disk(), options);
+    CHECK(replayed(*journal).size() == kThreads * kEach);
+  }
+
+  TEST_CASE("a full journal says so, keeps its last segment for urgent records, and goes on") {
+    ScratchDirectory scratch;
+    JournalOptions options = small_options(4);
+    auto journal = new_journal(scratch.disk(), options);
+    int called = 0;
+    journal->on_space([&] { ++called; });
+    Appender appender{*journal};
+    Result<Journal::Reservation> last;
+    do last = appender.append();
+    while (last);
+    CHECK(last.error().kind == ErrorKind::kWouldWait);
+    std::uint64_t before = appender.cursor.seq;
+    Draft flush;
+    flush.header.type = RecordType::kFlush;
+    for (int i = 0; i < 1000; ++i) REQUIRE(journal->append(flush, &appender.cursor));
+    CHECK(appender.cursor.seq == before + 1000);
+    // Even full to the brim, it can be synced and so be emptied.
+    for (;;) {
+      auto appended = journal->append(flush, &appender.cursor);
+      if (appended) continue;
+      CHECK(appended.error().kind == ErrorKind::kWouldWait);
+      break;
+    }
+    REQUIRE(journal->sync_through(journal->reserved_lsn()));
+    REQUIRE(journal->release_through(journal->durable_lsn()));
+    CHECK(called > 0);
+    CHECK(appender.append());
+  }
+
+  TEST_CASE("segments are recycled over many wraps, and old records never show") {
+    ScratchDirectory scratch;
+    JournalOptions options = small_options(4);
+    Lsn replay_from = 0;
+    std::uint64_t first = 1, next = 1;
+    for (int round = 0; round < 12; ++round) {
+      auto journal = open_or_new(scratch, options, replay_from, round);
+      check_sequence(*journal, replayed(*journal), first, next - first);
+      Appender appender{*journal};
+      appender.cursor.seq = next - 1;
+      Lsn until = journal->written_lsn() + 2 * options.segment_size;
+      while (journal->written_lsn() < until) {
+        if (!appender.append()) {
+          REQUIRE(journal->sync_through(journal->reserved_lsn()));
+          REQUIRE(journal->release_through(journal->durable_lsn()));
+          replay_from = journal->durable_lsn();
+          first = appender.cursor.seq + 1;
+        }
+      }
+      next = appender.cursor.seq + 1;
+      CHECK(files_in(scratch) <= 4);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace vmfs
