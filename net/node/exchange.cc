@@ -7,19 +7,22 @@
 
 namespace vmfs {
 
-// The group as this node has it durably.
-GroupPosition Node::Impl::position_of(const GroupState& state) {
+// The group as this node has it durably; nothing: it is gone.
+std::optional<GroupPosition> Node::Impl::position_of(GroupId group) {
+  // In this order: the history read later has the epoch of the position read before.
+  Position durable = volume.durable_position(group);
+  auto state = volume.group(group);
+  if (!state) return std::nullopt;
   GroupPosition out;
-  out.group = state.id;
-  out.owner = state.owner;
-  out.taker = state.taker;
-  out.inconsistent = state.inconsistent;
-  out.split = state.split;
-  out.open_writer = volume.activity(state.id).open_writer;
-  out.history = state.history;
-  Position durable = volume.durable_position(state.id);
-  // An epoch that has begun and is not durable yet is not told.
-  while (out.history.size() > 1 && out.history.back().epoch != durable.epoch) out.history.pop_back();
+  out.group = group;
+  out.owner = state->owner;
+  out.taker = state->taker;
+  out.inconsistent = state->inconsistent;
+  out.split = state->split;
+  out.open_writer = volume.activity(group).open_writer;
+  out.history = std::move(state->history);
+  // An epoch that began since is not told.
+  while (!out.history.empty() && out.history.back().epoch != durable.epoch) out.history.pop_back();
   out.seq = out.history.empty() ? 0 : durable.seq;
   return out;
 }
@@ -40,8 +43,10 @@ void Node::Impl::begin_exchange(Peer& peer) {
     }
     std::vector<GroupPosition> positions;
     for (const GroupState& state : volume.groups()) {
-      positions.push_back(position_of(state));
-      peer->ours[state.id] = positions.back();
+      auto position = position_of(state.id);
+      if (!position) continue;
+      positions.push_back(*position);
+      peer->ours[state.id] = std::move(*position);
     }
     send_positions(*peer, positions, false);
     peer->sent_positions = true;
@@ -71,10 +76,8 @@ void Node::Impl::on_positions(Peer& peer, Positions positions) {
   if (positions.update) {
     if (!peer.stream) return;
     for (const GroupPosition& remote : positions.groups) {
-      auto state = volume.group(remote.group);
-      if (!state) continue;
-      GroupPosition local = position_of(*state);
-      apply_course(peer, remote.group, &local, &remote, false);
+      auto local = position_of(remote.group);
+      if (local) apply_course(peer, remote.group, &*local, &remote, false);
     }
     return poke();
   }

@@ -198,8 +198,8 @@ void Node::Impl::win(GroupId group, std::function<void(Result<>)> done) {
   mark_split(group, false);
   take(group, EpochCause::kResolved, [this, group, done = std::move(done)](Result<> result) {
     if (result) {
-      if (auto state = volume.group(group)) {
-        std::vector<GroupPosition> positions{position_of(*state)};
+      if (auto position = position_of(group)) {
+        std::vector<GroupPosition> positions{std::move(*position)};
         for (auto& peer : peers) {
           if (!peer->stream) continue;
           if (GroupCourse* found = course(*peer, group)) {

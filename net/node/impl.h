@@ -173,7 +173,7 @@ struct Node::Impl final : Volume::Observer {
 
   // --- exchange.cc
   void begin_exchange(Peer& peer);
-  GroupPosition position_of(const GroupState& state);
+  std::optional<GroupPosition> position_of(GroupId group);
   void send_positions(Peer& peer, const std::vector<GroupPosition>& groups, bool update);
   void on_positions(Peer& peer, Positions positions);
   void compare_all(Peer& peer);

@@ -13,19 +13,6 @@ constexpr std::int64_t kPeriod = 1'000'000'000;
 
 }  // namespace
 
-const char* to_string(ReplicationMode mode) {
-  switch (mode) {
-    case ReplicationMode::kAsync: return "async";
-    case ReplicationMode::kSemisync: return "semisync";
-    case ReplicationMode::kSync: return "sync";
-  }
-  return "?";
-}
-
-const char* to_string(OnPeerLoss what) {
-  return what == OnPeerLoss::kFreeze ? "freeze" : "continue";
-}
-
 Node::Node(Volume& volume, Shell& shell, Clock& clock, NodeOptions options, NodeCallbacks callbacks)
     : impl_(std::make_unique<Impl>(*this, volume, shell, clock, std::move(options),
                                    std::move(callbacks))) {}

@@ -1,45 +1,14 @@
-// What the configuration says about replication: the volume's settings, which all its nodes share,
-// and this node's own.
+// What the configuration says about this node's part in replication.
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "fs/base/ids.h"
+#include "net/wire/settings.h"
 
 namespace vmfs {
-
-// What a flush waits for besides the local disk (DRBD's protocols A, B and C).
-enum class ReplicationMode : std::uint8_t {
-  kAsync = 1,     // nothing
-  kSemisync = 2,  // every peer in sync has received it
-  kSync = 3,      // every peer in sync has it durable
-};
-
-enum class OnPeerLoss : std::uint8_t {
-  kContinue = 1,  // go on without the peer, and say so
-  kFreeze = 2,    // hold writes until the peer is back
-};
-
-// Settings of the volume: a change on one node reaches the others (the later change wins).
-struct VolumeSettings {
-  ReplicationMode mode = ReplicationMode::kAsync;
-  OnPeerLoss on_peer_loss = OnPeerLoss::kContinue;
-  // zstd level; 0: off; absent: by mode (off in sync and semisync, 1 in async).
-  std::optional<std::int32_t> compression;
-  std::int64_t changed_wall_ns = 0;  // 0: as it was when the volume was made
-  friend bool operator==(const VolumeSettings&, const VolumeSettings&) = default;
-};
-
-// Another node of the volume.
-struct PeerInfo {
-  NodeId id{};          // 0: not known yet, only its address (just joined by a token)
-  std::string name;     // unique in the volume; may be empty until first contact
-  std::string address;  // "host:port"; empty: it dials, we do not
-  friend bool operator==(const PeerInfo&, const PeerInfo&) = default;
-};
 
 struct NodeOptions {
   VolumeId volume{};
@@ -61,8 +30,5 @@ struct NodeOptions {
   std::uint64_t seed = 0;  // of the back-off's jitter; 0: random
   std::string mountpoint;  // for messages: where a person finds the volume
 };
-
-const char* to_string(ReplicationMode mode);  // "async", "semisync", "sync"
-const char* to_string(OnPeerLoss what);       // "continue", "freeze"
 
 }  // namespace vmfs

@@ -15,8 +15,8 @@
 #include "fs/base/ids.h"
 #include "fs/base/result.h"
 #include "fs/journal/changes.h"
-#include "net/node/settings.h"
 #include "net/seam/link.h"
+#include "net/wire/settings.h"
 
 namespace vmfs {
 
