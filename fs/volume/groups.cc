@@ -164,7 +164,7 @@ Result<Lsn> Volume::Impl::append_epoch(VolumeGroup& group, RecordType type, Epoc
     draft.header.wall_ns = change.entry.wall_ns;
     draft.payload = payload;
     SequenceCursor before = group.cursor;
-    journal_->with_reservations_locked([&] { group.cursor = {change.entry.epoch, 0}; });
+    journal_->with_reservations_locked([&] { group.cursor = {change.entry.epoch, change.entry.parent.seq}; });
     auto reserved = reserve(draft, &group.cursor);
     if (!reserved) {
       journal_->with_reservations_locked([&] { group.cursor = before; });
@@ -295,7 +295,7 @@ Result<bool> Volume::Impl::advance(VolumeGroup& group, const RecordHeader& heade
   bool begins = header.type == RecordType::kEpoch || header.type == RecordType::kTaken;
   if (begins && raw(at.epoch) != header.epoch) {
     VMFS_ASSIGN(EpochChange change, decode<EpochChange>(payload));
-    if (!(change.entry.parent == at) || header.seq != 1) return false;
+    if (!(change.entry.parent == at) || header.seq != at.seq + 1) return false;
     group.history.push_back(change.entry);
     group.owner = change.entry.node;
     group.taker = {};

@@ -128,7 +128,7 @@ Result<> Volume::Impl::check_received(const ReceivedRecord& record,
   if (next.epoch == at.epoch && next.seq == at.seq + 1) {
     positions[id] = next;
   } else if ((header.type == RecordType::kEpoch || header.type == RecordType::kTaken) &&
-             next.seq == 1) {
+             next.seq == at.seq + 1) {
     VMFS_ASSIGN(EpochChange change, decode<EpochChange>(record.payload));
     if (!(change.entry.epoch == next.epoch)) return protocol(header, "it names another epoch");
     if (change.entry.parent == at) {
