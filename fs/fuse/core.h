@@ -68,9 +68,10 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
   // One message from the kernel. `context`: descriptor, slot and scratch filled in; on return its slot
   // may be another one.
   void handle(std::span<std::byte> message, RequestContext& context);
-  // Makes the request that this thread works on be handled again when one of these groups may be
-  // changed, instead of being answered now.
-  void park_current(fuse_req_t request, GroupId group, GroupId other = {});
+  // Makes the request that this thread works on be handled again when the group may be changed,
+  // instead of being answered now. (If the call that failed waits for another group, the volume knows:
+  // the call must be the last that this thread made.)
+  void park_current(fuse_req_t request, GroupId group);
   // What detach() gives to whoever answers later.
   struct Later {
     std::shared_ptr<Core> core;
@@ -126,7 +127,7 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
   void serve(Worker& worker);
   void park(std::span<const std::byte> message, RequestContext& context);
   void register_parked(const std::shared_ptr<ParkedRequest>& request);
-  void retry(const std::shared_ptr<ParkedRequest>& request, unsigned which);
+  void retry(const std::shared_ptr<ParkedRequest>& request);
   void finish_parked(const std::shared_ptr<ParkedRequest>& request, std::uint32_t slot);
   void answer_interrupted(const std::shared_ptr<ParkedRequest>& request);
   void watch_interrupted();

@@ -18,11 +18,10 @@ inline Caller caller_of(Core& core, fuse_req_t request) {
   return Caller{{core.connection(), current.unique}, current.resent, context->uid, context->gid};
 }
 
-// Answers with the error, or parks the request until one of the groups may be changed.
-inline void answer_error(Core& core, fuse_req_t request, const Error& error, GroupId group,
-                         GroupId other = {}) {
+// Answers with the error, or parks the request until the group may be changed.
+inline void answer_error(Core& core, fuse_req_t request, const Error& error, GroupId group) {
   if (error.kind == ErrorKind::kWouldWait)
-    core.park_current(request, group, other);
+    core.park_current(request, group);
   else
     fuse_reply_err(request, error_number(error));
 }

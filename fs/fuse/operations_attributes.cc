@@ -62,7 +62,7 @@ void set_attributes(fuse_req_t request, fuse_ino_t number, struct stat* to, int 
                        !set.mtime_ns;
   auto done = nothing ? core.volume().attributes(object)
                       : core.volume().set_attributes(caller_of(core, request), object, change);
-  if (!done) return answer_error(core, request, done.error(), object, kNameSpace);
+  if (!done) return answer_error(core, request, done.error(), object);
   answer_attributes(core, request, *done);
 }
 

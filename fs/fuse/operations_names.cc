@@ -10,13 +10,6 @@
 namespace vmfs {
 namespace {
 
-// The group of what a name leads to, for operations that change (replace, remove) it too.
-GroupId group_behind(Core& core, ObjectId parent, std::string_view name) {
-  auto found = core.volume().lookup(parent, name);
-  if (!found || found->stat.type != FileType::kRegular) return kNameSpace;
-  return found->object;
-}
-
 // In a directory with the set-group-id bit, what is made belongs to the directory's group, and a
 // directory made there has the bit too.
 Caller maker_of(Core& core, fuse_req_t request, ObjectId parent, bool& inherits) {
@@ -118,11 +111,7 @@ void remove_file(fuse_req_t request, fuse_ino_t parent_number, const char* name)
   Core& core = core_of(request);
   const ObjectId parent{parent_number};
   auto done = core.volume().unlink(caller_of(core, request), parent, name);
-  if (!done) {
-    const bool waits = done.error().kind == ErrorKind::kWouldWait;
-    return answer_error(core, request, done.error(), kNameSpace,
-                        waits ? group_behind(core, parent, name) : GroupId{});
-  }
+  if (!done) return answer_error(core, request, done.error(), kNameSpace);
   fuse_reply_err(request, 0);
 }
 
@@ -143,11 +132,7 @@ void rename(fuse_req_t request, fuse_ino_t from, const char* from_name, fuse_ino
   }
   auto done = core.volume().rename(caller_of(core, request), ObjectId{from}, from_name, ObjectId{to},
                                    to_name, (flags & RENAME_NOREPLACE) != 0);
-  if (!done) {
-    const bool waits = done.error().kind == ErrorKind::kWouldWait;
-    return answer_error(core, request, done.error(), kNameSpace,
-                        waits ? group_behind(core, ObjectId{to}, to_name) : GroupId{});
-  }
+  if (!done) return answer_error(core, request, done.error(), kNameSpace);
   fuse_reply_err(request, 0);
 }
 

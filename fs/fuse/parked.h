@@ -20,8 +20,6 @@ struct ParkedRequest {
   RequestContext context;
   enum class State : std::uint8_t { kWaiting, kRunning, kAnswered };
   std::atomic<State> state{State::kWaiting};
-  // Which of context.parked_on the volume still has a retry of.
-  std::atomic<std::uint8_t> registered{0};
   std::atomic<bool> interrupted{false};
 
   // What it holds locked in the kernel while it waits.

@@ -1,7 +1,6 @@
 // The request that a thread works on, and where its answer goes.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -28,11 +27,11 @@ struct RequestContext {
 
   // Set by the handler:
   bool detached = false;  // the answer comes later, from whoever took the slot over
-  std::array<GroupId, 2> parked_on{};  // to be handled again when these may be changed; 0: not
+  GroupId parked_on{};  // to be handled again when that may be changed; 0: not
 
   Bytes* captured_reply = nullptr;  // if set, the answer goes there and not to the kernel
 
-  bool parked() const { return raw(parked_on[0]) != 0; }
+  bool parked() const { return raw(parked_on) != 0; }
 };
 
 // Null on threads that serve no request now.

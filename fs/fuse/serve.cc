@@ -174,9 +174,8 @@ void Core::one_less_later() {
 
 // --- Parking ---------------------------------------------------------------------------------------
 
-void Core::park_current(fuse_req_t request, GroupId group, GroupId other) {
-  RequestContext& context = *current_request();
-  context.parked_on = {group, other == group ? GroupId{} : other};
+void Core::park_current(fuse_req_t request, GroupId group) {
+  current_request()->parked_on = group;
   fuse_reply_none(request);  // libfuse's part of it; it is made anew from the message
 }
 
@@ -204,20 +203,13 @@ void Core::park(std::span<const std::byte> message, RequestContext& context) {
 }
 
 void Core::register_parked(const std::shared_ptr<ParkedRequest>& request) {
-  const auto groups = request->context.parked_on;
-  for (unsigned which = 0; which < groups.size(); ++which) {
-    const auto bit = static_cast<std::uint8_t>(1u << which);
-    if (raw(groups[which]) == 0 || (request->registered.fetch_or(bit) & bit) != 0) continue;
-    volume_.park(groups[which], [core = shared_from_this(), request, which] {
-      core->retry(request, which);
-    });
-  }
+  volume_.park(request->context.parked_on,
+               [core = shared_from_this(), request] { core->retry(request); });
 }
 
-void Core::retry(const std::shared_ptr<ParkedRequest>& request, unsigned which) {
+void Core::retry(const std::shared_ptr<ParkedRequest>& request) {
   Entered entered(*this);
   if (!entered) return;
-  request->registered.fetch_and(static_cast<std::uint8_t>(~(1u << which)));
   auto expected = ParkedRequest::State::kWaiting;
   if (!request->state.compare_exchange_strong(expected, ParkedRequest::State::kRunning)) return;
 
