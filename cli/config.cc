@@ -1,15 +1,12 @@
 #include "cli/config.h"
 
+#include <sys/stat.h>
 #define TOML_EXCEPTIONS 0
 #define TOML_ENABLE_FORMATTERS 0
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <toml++/toml.h>
-#include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
-#include <filesystem>
+#include <cstdio>
 #include <functional>
 #include <set>
 
@@ -61,6 +58,28 @@ class Section {
     if (!value || *value < least || *value > most)
       return bad(*node, key, fmt::format("the value must be a whole number from {} to {}", least, most));
     take(*value);
+    return {};
+  }
+  Result<> boolean(std::string_view key, bool& target) {
+    known_.emplace(key);
+    const toml::node* node = table_.get(key);
+    if (node == nullptr) return {};
+    auto value = node->value_exact<bool>();
+    if (!value) return bad(*node, key, "the value must be true or false");
+    target = *value;
+    return {};
+  }
+  Result<> texts(std::string_view key, const std::function<Result<>(const std::string&)>& take) {
+    known_.emplace(key);
+    const toml::node* node = table_.get(key);
+    if (node == nullptr) return {};
+    const toml::array* list = node->as_array();
+    if (list == nullptr) return bad(*node, key, "the value must be a list of strings");
+    for (const toml::node& element : *list) {
+      auto value = element.value_exact<std::string>();
+      if (!value) return bad(element, key, "the value must be a list of strings");
+      if (auto taken = take(*value); !taken) return bad(element, key, taken.error().message);
+    }
     return {};
   }
   Result<> size(std::string_view key, std::uint64_t least, std::uint64_t& target) {
@@ -126,8 +145,8 @@ Result<> read_volume(const toml::table& table, const std::string& file, Config& 
   VMFS_TRY(volume.text("mode", true, into(config.settings.mode, parse_mode)));
   VMFS_TRY(volume.text("on-peer-loss", false, into(config.settings.on_peer_loss, parse_peer_loss)));
   VMFS_TRY(volume.text("compression", false, into(config.settings.compression, parse_compression)));
-  VMFS_TRY(volume.integer("settings-version", 1, INT64_MAX, [&](std::int64_t value) {
-    config.settings.version = static_cast<std::uint64_t>(value);
+  VMFS_TRY(volume.integer("settings-changed", 0, INT64_MAX, [&](std::int64_t value) {
+    config.settings.changed_wall_ns = value;
   }));
   return volume.nothing_else();
 }
@@ -153,18 +172,32 @@ Result<> read_node(const toml::table& table, const std::string& file, Config& co
   VMFS_TRY(node.size("memory", 16u << 20, config.memory));
   VMFS_TRY(node.integer("threads", 0, 256,
                         [&](std::int64_t value) { config.threads = static_cast<unsigned>(value); }));
+  VMFS_TRY(node.text("start-alone", false, into(config.start_alone_after_ns, parse_start_alone)));
+  VMFS_TRY(node.boolean("joining", config.joining));
+  VMFS_TRY(node.texts("removed-peers", [&](const std::string& text) -> Result<> {
+    VMFS_ASSIGN(NodeId id, parse_node_id(text));
+    config.removed.push_back(id);
+    return {};
+  }));
   return node.nothing_else();
 }
 
 Result<> read_peer(const toml::table& table, const std::string& file, Config& config) {
   Section section(table, file, "peer");
-  PeerConfig peer;
-  VMFS_TRY(section.text("name", true, name_into(peer.name, "node")));
+  PeerInfo peer;
+  VMFS_TRY(section.text("name", false, [&](const std::string& text) -> Result<> {
+    if (!text.empty()) VMFS_TRY(check_name("node", text));
+    peer.name = text;
+    return {};
+  }));
   VMFS_TRY(section.text("id", false, into(peer.id, parse_node_id)));
   VMFS_TRY(section.text("address", false, address_into(peer.address)));
   VMFS_TRY(section.nothing_else());
-  for (const PeerConfig& other : config.peers)
-    if (other.name == peer.name || (peer.id != NodeId{} && other.id == peer.id))
+  if (peer.id == NodeId{} && peer.address.empty())
+    return section.bad(table.source().begin.line, "address",
+                       "a peer needs an id or an address, else nobody can tell which node is meant");
+  for (const PeerInfo& other : config.peers)
+    if ((!peer.name.empty() && other.name == peer.name) || (peer.id != NodeId{} && other.id == peer.id))
       return section.bad(table.source().begin.line, "name",
                          fmt::format("the peer \"{}\" is already listed above", other.name));
   if (peer.id == config.node)
@@ -246,7 +279,7 @@ std::string format_config(const Config& config) {
       "mode = \"{}\"\n"
       "on-peer-loss = \"{}\"\n"
       "compression = \"{}\"\n"
-      "settings-version = {}\n"
+      "settings-changed = {}\n"
       "\n"
       "# This node alone. Edit it here; it takes effect with `vmfs restart MOUNTPOINT`.\n"
       "[node]\n"
@@ -254,7 +287,7 @@ std::string format_config(const Config& config) {
       "id = \"{}\"\n",
       kConfigFormat, quoted(config.volume_name), to_string(config.volume),
       mode_name(config.settings.mode), peer_loss_name(config.settings.on_peer_loss),
-      compression_name(config.settings.compression), config.settings.version,
+      compression_name(config.settings.compression), config.settings.changed_wall_ns,
       quoted(config.node_name), config.node);
   out += fmt::format(
       "listen = {}\ntls = \"{}\"\njournal = {}\njournal-size = \"{}\"\n", quoted(config.listen),
@@ -262,7 +295,14 @@ std::string format_config(const Config& config) {
   if (config.peer_journal_size != 0)
     out += fmt::format("peer-journal-size = \"{}\"\n", exact_size(config.peer_journal_size));
   out += fmt::format("memory = \"{}\"\nthreads = {}\n", exact_size(config.memory), config.threads);
-  for (const PeerConfig& peer : config.peers) {
+  out += fmt::format("start-alone = \"{}\"\n", start_alone_name(config.start_alone_after_ns));
+  if (config.joining) out += "joining = true\n";
+  if (!config.removed.empty()) {
+    std::string list;
+    for (NodeId id : config.removed) list += fmt::format("{}\"{}\"", list.empty() ? "" : ", ", id);
+    out += fmt::format("removed-peers = [{}]\n", list);
+  }
+  for (const PeerInfo& peer : config.peers) {
     out += fmt::format("\n[[peer]]\nname = {}\n", quoted(peer.name));
     if (peer.id != NodeId{}) out += fmt::format("id = \"{}\"\n", peer.id);
     out += fmt::format("address = {}\n", quoted(peer.address));
@@ -295,8 +335,7 @@ Result<Secret> read_secret(const std::string& store) {
   if (::stat(file.c_str(), &status) == 0 && (status.st_mode & 077) != 0)
     return fail(ErrorKind::kRefused, EPERM,
                 fmt::format("{}: mode {:04o} lets others read the volume's secret\n"
-                            "close it with:  chmod 600 {}\n"
-                            "and if somebody may have read it, make a new volume secret",
+                            "close it with:  chmod 600 {}",
                             file, status.st_mode & 07777, file));
   VMFS_ASSIGN(std::string text, read_small_file(file));
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -67,6 +68,8 @@ std::string_view mode_name(ReplicationMode mode);
 std::string_view peer_loss_name(OnPeerLoss policy);
 std::string compression_name(const std::optional<std::int32_t>& level);  // "auto", "off", "zstd:3"
 std::string_view encryption_name(Encryption encryption);
+std::string start_alone_name(std::int64_t after_ns);  // "never", "after:60"
+Result<std::int64_t> parse_start_alone(std::string_view text);
 Result<ReplicationMode> parse_mode(std::string_view text);
 Result<OnPeerLoss> parse_peer_loss(std::string_view text);
 Result<std::optional<std::int32_t>> parse_compression(std::string_view text);

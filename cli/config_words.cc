@@ -81,6 +81,25 @@ Result<std::optional<std::int32_t>> parse_compression(std::string_view text) {
                                      kZstdLevelLeast, kZstdLevelMost));
 }
 
+std::string start_alone_name(std::int64_t after_ns) {
+  return after_ns == 0 ? "never" : fmt::format("after:{}", after_ns / 1'000'000'000);
+}
+
+Result<std::int64_t> parse_start_alone(std::string_view text) {
+  if (text == "never") return 0;
+  constexpr std::string_view kPrefix = "after:";
+  constexpr std::int64_t kSecondsMost = 86400;
+  if (text.starts_with(kPrefix)) {
+    std::string_view digits = text.substr(kPrefix.size());
+    std::int64_t seconds = 0;
+    auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), seconds);
+    if (error == std::errc() && end == digits.data() + digits.size() && seconds > 0 &&
+        seconds <= kSecondsMost)
+      return seconds * 1'000'000'000;
+  }
+  return bad_value(text, fmt::format("never, after:SECONDS with SECONDS from 1 to {}", kSecondsMost));
+}
+
 Result<> change_setting(VolumeSettings& settings, std::string_view assignment) {
   std::size_t equals = assignment.find('=');
   std::string_view key = assignment.substr(0, equals);
