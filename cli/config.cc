@@ -11,7 +11,8 @@
 #include <set>
 
 #include "cli/file.h"
-#include "cli/size.h"
+#include "cli/journal_size.h"
+#include "fs/base/sizes.h"
 #include "net/link/address.h"
 
 namespace vmfs {
@@ -87,7 +88,7 @@ class Section {
       VMFS_ASSIGN(std::uint64_t bytes, parse_size(value));
       if (bytes < least)
         return fail(ErrorKind::kInvalid, EINVAL,
-                    fmt::format("\"{}\" is too little; at least {}", value, exact_size(least)));
+                    fmt::format("\"{}\" is too little; at least {}", value, format_size(least)));
       target = bytes;
       return {};
     });
@@ -162,13 +163,13 @@ Result<> read_node(const toml::table& table, const std::string& file, Config& co
     config.journal = text;
     return {};
   }));
-  config.journal_size = kJournalSizeLeast;
+  config.journal_size = kJournalSizeDefaultLeast;
   VMFS_TRY(node.size("journal-size", kJournalSizeFloor, config.journal_size));
   VMFS_TRY(node.size("peer-journal-size", kJournalSizeFloor / 2, config.peer_journal_size));
   if (config.peer_journal_size > config.journal_size)
     return node.bad(*table.get("peer-journal-size"), "peer-journal-size",
                     fmt::format("cannot be more than journal-size, which is {}",
-                                exact_size(config.journal_size)));
+                                format_size(config.journal_size)));
   VMFS_TRY(node.size("memory", 16u << 20, config.memory));
   VMFS_TRY(node.integer("threads", 0, 256,
                         [&](std::int64_t value) { config.threads = static_cast<unsigned>(value); }));
@@ -291,10 +292,10 @@ std::string format_config(const Config& config) {
       quoted(config.node_name), config.node);
   out += fmt::format(
       "listen = {}\ntls = \"{}\"\njournal = {}\njournal-size = \"{}\"\n", quoted(config.listen),
-      encryption_name(config.encryption), quoted(config.journal), exact_size(config.journal_size));
+      encryption_name(config.encryption), quoted(config.journal), format_size(config.journal_size));
   if (config.peer_journal_size != 0)
-    out += fmt::format("peer-journal-size = \"{}\"\n", exact_size(config.peer_journal_size));
-  out += fmt::format("memory = \"{}\"\nthreads = {}\n", exact_size(config.memory), config.threads);
+    out += fmt::format("peer-journal-size = \"{}\"\n", format_size(config.peer_journal_size));
+  out += fmt::format("memory = \"{}\"\nthreads = {}\n", format_size(config.memory), config.threads);
   out += fmt::format("start-alone = \"{}\"\n", start_alone_name(config.start_alone_after_ns));
   if (config.joining) out += "joining = true\n";
   if (!config.removed.empty()) {

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <array>
 
-#include "cli/size.h"
-
 namespace vmfs {
 
 namespace {

@@ -7,7 +7,7 @@
 #include <ctime>
 #include <vector>
 
-#include "cli/size.h"
+#include "fs/base/sizes.h"
 
 namespace vmfs {
 
@@ -41,6 +41,11 @@ const json& part_of(const json& object, const char* key) {
   return found != object.end() && (found->is_object() || found->is_array()) ? *found : nothing;
 }
 
+// Whole seconds: nobody reads more.
+std::string duration_text(double seconds) {
+  return human_duration(std::max<std::int64_t>(static_cast<std::int64_t>(seconds), 0) * 1'000'000'000);
+}
+
 std::string clock_time(double wall, double now) {
   std::time_t at = static_cast<std::time_t>(wall);
   // A moment of another day needs its date.
@@ -51,11 +56,11 @@ std::string clock_time(double wall, double now) {
 std::string since(double wall, double now) {
   if (wall <= 0) return "";
   return fmt::format("since {} ({})", clock_time(wall, now),
-                     readable_duration(static_cast<std::int64_t>(now - wall)));
+                     duration_text(now - wall));
 }
 
 std::string lag_text(const json& peer) {
-  std::string text = fmt::format("behind by {}", readable_size(bytes_of(peer, "lag_bytes")));
+  std::string text = fmt::format("behind by {}", human_size(bytes_of(peer, "lag_bytes")));
   if (double records = number_of(peer, "lag_records"); records > 0)
     text += fmt::format(", {:.0f} records", records);
   if (double lag = number_of(peer, "lag_seconds"); lag > 0) text += fmt::format(", {:.1f} s", lag);
@@ -81,8 +86,8 @@ std::string peer_line(const json& peer, double now, std::size_t width,
                                : paint(options, Colour::kWarn, state);
     if (state == "full-copy") {
       double total = number_of(peer, "copy_bytes_total");
-      line += fmt::format(": {} of {}", readable_size(bytes_of(peer, "copy_bytes_done")),
-                          readable_size(static_cast<std::uint64_t>(total)));
+      line += fmt::format(": {} of {}", human_size(bytes_of(peer, "copy_bytes_done")),
+                          human_size(static_cast<std::uint64_t>(total)));
     } else if (bytes_of(peer, "lag_bytes") > 0) {
       line += ", " + lag_text(peer);
     }
@@ -91,15 +96,15 @@ std::string peer_line(const json& peer, double now, std::size_t width,
     double sending = number_of(peer, "send_bytes_per_second");
     double receiving = number_of(peer, "receive_bytes_per_second");
     if (sending + receiving >= 1)
-      line += fmt::format("; {}/s out, {}/s in", readable_size(static_cast<std::uint64_t>(sending)),
-                          readable_size(static_cast<std::uint64_t>(receiving)));
+      line += fmt::format("; {}/s out, {}/s in", human_size(static_cast<std::uint64_t>(sending)),
+                          human_size(static_cast<std::uint64_t>(receiving)));
   } else {
     line += paint(options, Colour::kBad, link);
     if (std::string reason = text_of(peer, "link_reason"); !reason.empty())
       line += ": " + indented(reason, "       ");
     double contact = number_of(peer, "last_contact");
     line += contact > 0 ? fmt::format("; last heard {} ago",
-                                      readable_duration(static_cast<std::int64_t>(now - contact)))
+                                      duration_text(now - contact))
                         : std::string(link == "unmounted" ? "" : "; never heard");
     if (contact > 0) line += peer.value("was_in_sync", false) ? ", in sync then" : ", not in sync then";
     if (bytes_of(peer, "lag_bytes") > 0) line += ", " + lag_text(peer);
@@ -161,7 +166,7 @@ std::string loss_line(const json& status) {
   double records = number_of(loss, "records");
   if (records == 0) return head + "nothing is lost\n";
   return head + fmt::format("the last {:.0f} records are lost ({}, {:.1f} s)\n", records,
-                            readable_size(bytes_of(loss, "bytes")), number_of(loss, "seconds"));
+                            human_size(bytes_of(loss, "bytes")), number_of(loss, "seconds"));
 }
 
 }  // namespace
@@ -196,11 +201,11 @@ std::string status_text(const json& status, const StatusTextOptions& options) {
   const json& journal = part_of(status, "journal");
   const json& space = part_of(status, "store_space");
   out += fmt::format("  journal {} of {}, {} not yet in the store; store has {} free of {}\n",
-                     readable_size(bytes_of(journal, "bytes_used")),
-                     readable_size(bytes_of(journal, "bytes_max")),
-                     readable_size(bytes_of(journal, "unapplied_bytes")),
-                     readable_size(bytes_of(space, "bytes_available")),
-                     readable_size(bytes_of(space, "bytes_total")));
+                     human_size(bytes_of(journal, "bytes_used")),
+                     human_size(bytes_of(journal, "bytes_max")),
+                     human_size(bytes_of(journal, "unapplied_bytes")),
+                     human_size(bytes_of(space, "bytes_available")),
+                     human_size(bytes_of(space, "bytes_total")));
   const json& daemon = part_of(status, "daemon");
   out += fmt::format("  daemon {:.0f}, {}", number_of(daemon, "pid"), since(number_of(daemon, "started"), now));
   if (number_of(daemon, "starts") > 1)

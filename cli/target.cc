@@ -60,6 +60,8 @@ std::string normal_path(const std::string& path, const std::string& current_dire
   return out.empty() ? "/" : out;
 }
 
+std::string absolute_path(const std::string& path) { return normal_path(path, current_directory()); }
+
 const MountEntry* mount_of(const std::string& absolute, std::span<const MountEntry> mounts) {
   const MountEntry* best = nullptr;
   for (const MountEntry& mount : mounts) {
@@ -84,7 +86,7 @@ Result<std::string> resolve_store(const std::string& path) {
 
 Result<Target> resolve_target(const std::string& path, StoreAllowed store_allowed) {
   std::vector<MountEntry> mounts = vmfs_mounts();
-  std::string absolute = normal_path(path, current_directory());
+  std::string absolute = absolute_path(path);
   if (const MountEntry* mount = mount_of(absolute, mounts)) return target_under(*mount, absolute);
   // A symlink may lead into a mount, or to a store.
   VMFS_ASSIGN(std::string real, real_path(path));

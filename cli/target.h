@@ -21,6 +21,9 @@ struct Target {
 // works on a mount whose daemon does not answer.
 std::string normal_path(const std::string& path, const std::string& current_directory);
 
+// normal_path() from where this process is.
+std::string absolute_path(const std::string& path);
+
 // The mount that holds `absolute`, if one of `mounts` does: the longest match.
 const MountEntry* mount_of(const std::string& absolute, std::span<const MountEntry> mounts);
 

@@ -1,0 +1,177 @@
+// vmfs mount, vmfs umount, vmfs restart, and the helper mount.vmfs
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <thread>
+
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/config.h"
+#include "cli/daemon.h"
+#include "cli/mount_options.h"
+#include "cli/run_directory.h"
+#include "fs/holder/holder.h"
+
+namespace vmfs {
+
+namespace {
+
+// Applying all that is in a large journal takes its time; the store is not clean before.
+constexpr std::int64_t kUnmountNs = 600'000'000'000;
+constexpr std::int64_t kRestartNs = 60'000'000'000;
+
+// The program itself, by the path under which an upgrade puts the next one.
+std::string own_executable() {
+  char path[4096];
+  ssize_t size = ::readlink("/proc/self/exe", path, sizeof path - 1);
+  return size <= 0 ? "vmfs" : std::string(path, static_cast<std::size_t>(size));
+}
+
+Result<> mount_volume(const std::string& store_argument, const std::string& mountpoint,
+                      const MountOptions& options, bool foreground) {
+  VMFS_ASSIGN(std::string store, resolve_store(store_argument));
+  // What the daemon will read too: an error is clearer from here.
+  VMFS_ASSIGN(Config config, read_config(store));
+  VMFS_TRY(read_secret(store));
+  if (mountpoint == store || mountpoint.starts_with(store + "/") || store.starts_with(mountpoint + "/"))
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("the mount point {} and the store {} must not contain one another",
+                            mountpoint, store));
+  VMFS_TRY(prepare_run_directory(store));
+  HolderOptions holder;
+  holder.mountpoint = mountpoint;
+  holder.source = store;
+  holder.volume_name = config.volume_name;
+  holder.executable = own_executable();
+  holder.daemon_arguments = {"daemon", store};
+  holder.status_path = holder_status_path(store);
+  holder.log_path = log_path(store);
+  holder.foreground = foreground;
+  holder.read_only = options.read_only;
+  holder.no_exec = options.no_exec;
+  holder.no_atime = options.no_atime;
+  holder.threads = daemon_threads(config);
+  holder.pretend_no_resend = options.pretend_no_resend;
+  if (options.pretend_no_resend) holder.daemon_arguments.push_back("--pretend-no-resend");
+  return run_holder(holder);
+}
+
+Result<> unmount_volume(const std::string& path) {
+  VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kYes));
+  if (target.mountpoint.empty())
+    return fail(ErrorKind::kNotFound, EINVAL, fmt::format("{} is not mounted", path));
+  if (!target.path.empty())
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("{} is not a mount point; it lies in {}", path, target.mountpoint));
+  std::optional<HolderStatus> status;
+  if (auto read = read_holder_status(holder_status_path(target.store))) status = *read;
+  return unmount_and_wait(target.mountpoint, status, false, kUnmountNs);
+}
+
+Result<> restart_daemon(const std::string& path) {
+  VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kYes));
+  if (target.mountpoint.empty())
+    return fail(ErrorKind::kNotFound, EINVAL, why_not_served(target.store, ""));
+  RunDirectoryWatch watch(target.store);
+  VMFS_ASSIGN(auto client, connect_to(target));
+  VMFS_ASSIGN(auto before, client->request({{"command", "ping"}}, kQuestionNs));
+  VMFS_TRY(client->request({{"command", "restart"}}, kRestartNs));
+  client.reset();
+  std::int64_t deadline = system_clock().monotonic_ns() + kRestartNs;
+  for (;;) {
+    // The new daemon makes its socket once it serves.
+    if (auto again = ControlClient::connect(target.store)) {
+      auto answer = (*again)->request({{"command", "ping"}}, kQuestionNs);
+      if (answer && answer->value("pid", 0) != before.value("pid", 0)) {
+        fmt::print("restarted: daemon {} took over from {}\n", answer->value("pid", 0),
+                   before.value("pid", 0));
+        return {};
+      }
+    }
+    auto holder = read_holder_status(holder_status_path(target.store));
+    bool hopeless = holder && holder->state == HolderStatus::State::kGaveUp;
+    if (hopeless || !watch.wait(deadline - system_clock().monotonic_ns()))
+      return fail(ErrorKind::kIo, hopeless ? EIO : ETIMEDOUT,
+                  fmt::format("the new daemon does not serve yet: {}",
+                              why_not_served(target.store, target.mountpoint)));
+  }
+}
+
+}  // namespace
+
+int run_mount_helper(int argc, char** argv) {
+  // mount(8) puts its flags after the two names; systemd and people may not.
+  std::vector<std::string> names;
+  MountOptions options;
+  bool pretend = false;
+  for (int i = 1; i < argc; ++i) {
+    std::string argument = argv[i];
+    bool with_value = argument == "-o" || argument == "-N" || argument == "-t";
+    if (with_value && i + 1 < argc) {
+      ++i;
+      if (argument == "-o")
+        if (auto applied = apply_mount_options(options, argv[i]); !applied) return report(applied);
+    } else if (argument.starts_with('-') && argument.size() > 1) {
+      // -f: fake; -s: be tolerant of options, -n: no mtab, -v: say more.
+      for (char flag : argument.substr(1)) {
+        if (flag == 'f') pretend = true;
+        if (std::strchr("fsnvrw", flag) == nullptr)
+          return report(Error{ErrorKind::kInvalid, EINVAL, fmt::format("unknown flag -{}", flag)});
+        if (flag == 'r') options.read_only = true;
+      }
+    } else {
+      names.push_back(argument);
+    }
+  }
+  if (names.size() != 2)
+    return report(Error{ErrorKind::kInvalid, EINVAL,
+                        "usage: mount.vmfs STORE MOUNTPOINT [-o OPTIONS]   (see vmfs(1))"});
+  if (pretend) return kSuccess;
+  return report(mount_volume(names[0], absolute_path(names[1]), options, false));
+}
+
+void add_mount_commands(CommandLine& line) {
+  struct Arguments {
+    std::string store, mountpoint;
+    std::vector<std::string> options;
+    bool foreground = false;
+  };
+  auto arguments = std::make_shared<Arguments>();
+
+  CLI::App* mount = line.app.add_subcommand("mount", "Mount a volume");
+  mount->add_option("STORE", arguments->store, "the store on this machine")->required();
+  mount->add_option("MOUNTPOINT", arguments->mountpoint, "an empty directory")->required();
+  mount->add_flag("--foreground,-f", arguments->foreground,
+                  "stay until it is unmounted, log to standard error; for systemd");
+  mount->add_option("-o", arguments->options, "mount options: ro, noexec, exec, noatime, relatime")
+      ->allow_extra_args(false);
+  mount->callback([&line, arguments] {
+    line.run = [arguments]() -> int {
+      MountOptions options;
+      for (const std::string& list : arguments->options)
+        if (auto applied = apply_mount_options(options, list); !applied) return report(applied);
+      return report(mount_volume(arguments->store, absolute_path(arguments->mountpoint), options,
+                                 arguments->foreground));
+    };
+  });
+
+  CLI::App* umount =
+      line.app.add_subcommand("umount", "Unmount a volume, and wait until its store is complete");
+  umount->add_option("MOUNTPOINT", arguments->mountpoint, "where it is mounted")->required();
+  umount->callback([&line, arguments] {
+    line.run = [arguments] { return report(unmount_volume(arguments->mountpoint)); };
+  });
+
+  CLI::App* restart = line.app.add_subcommand(
+      "restart", "Start the daemon anew, after an upgrade say; guests only see a pause");
+  restart->add_option("MOUNTPOINT", arguments->mountpoint, "where it is mounted")->required();
+  restart->callback([&line, arguments] {
+    line.run = [arguments] { return report(restart_daemon(arguments->mountpoint)); };
+  });
+}
+
+}  // namespace vmfs

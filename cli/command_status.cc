@@ -1,0 +1,181 @@
+// vmfs status, vmfs wait
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <ctime>
+#include <memory>
+
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/config.h"
+#include "cli/run_directory.h"
+#include "cli/status_json.h"
+#include "cli/status_text.h"
+#include "fs/seam/clock.h"
+
+namespace vmfs {
+
+namespace {
+
+constexpr std::int64_t kWatchNs = 1'000'000'000;
+
+struct StatusArguments {
+  std::vector<std::string> paths;
+  bool json = false, watch = false;
+};
+
+// One volume that is asked about, and what of it.
+struct Question {
+  Target volume;
+  std::vector<std::string> paths;
+};
+
+Result<std::vector<Question>> questions(const std::vector<std::string>& paths) {
+  std::vector<Question> out;
+  if (paths.empty())
+    for (Target& target : mounted_volumes()) out.push_back({std::move(target), {}});
+  for (const std::string& path : paths) {
+    VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kYes));
+    Question* question = nullptr;
+    for (Question& other : out)
+      if (other.volume.store == target.store && other.volume.mountpoint == target.mountpoint)
+        question = &other;
+    if (question == nullptr) {
+      out.push_back({{target.store, target.mountpoint, ""}, {}});
+      question = &out.back();
+      if (!target.path.empty()) question->paths.push_back(target.path);
+    } else if (target.path.empty()) {
+      question->paths.clear();
+    } else if (!question->paths.empty()) {
+      question->paths.push_back(target.path);
+    }
+  }
+  return out;
+}
+
+Result<nlohmann::json> answer(const Question& question) {
+  auto client = ControlClient::connect(question.volume.store);
+  if (client) {
+    VMFS_ASSIGN(nlohmann::json reply,
+                (*client)->request({{"command", "status"}, {"paths", question.paths}}, kQuestionNs));
+    return reply["status"];
+  }
+  if (client.error().kind != ErrorKind::kNotFound) return pass(std::move(client.error()));
+  VMFS_ASSIGN(Config config, read_config(question.volume.store));
+  return offline_status(question.volume.store, config,
+                        why_not_served(question.volume.store, question.volume.mountpoint));
+}
+
+// One round; the exit status.
+Result<int> show(const std::vector<Question>& all, const StatusArguments& arguments) {
+  bool healthy = true;
+  std::string text;
+  for (const Question& question : all) {
+    VMFS_ASSIGN(nlohmann::json status, answer(question));
+    healthy = healthy && status.value("healthy", false);
+    if (arguments.json) {
+      text += status.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    } else {
+      if (!text.empty()) text += "\n";
+      text += status_text(status, {.colour = ::isatty(STDOUT_FILENO) == 1});
+    }
+  }
+  // On a terminal each round takes the place of the one before.
+  if (arguments.watch && !arguments.json && ::isatty(STDOUT_FILENO) == 1) fmt::print("\033[H\033[2J");
+  fmt::print("{}", text);
+  if (std::fflush(stdout) != 0) return fail(ErrorKind::kIo, errno, "standard output: cannot write");
+  return healthy ? kSuccess : kNotHealthy;
+}
+
+int run_status(const StatusArguments& arguments) {
+  auto all = questions(arguments.paths);
+  if (!all) return report(all.error());
+  if (all->empty()) {
+    if (!arguments.json)
+      fmt::print("no vmfs volume is mounted here\nmount one with:  vmfs mount STORE MOUNTPOINT\n");
+    return kSuccess;
+  }
+  for (;;) {
+    auto status = show(*all, arguments);
+    if (!status) return report(status.error());
+    if (!arguments.watch) return *status;
+    // A watcher wants a picture every second, whether or not anything happens.
+    timespec interval{kWatchNs / 1'000'000'000, kWatchNs % 1'000'000'000};
+    ::nanosleep(&interval, nullptr);
+  }
+}
+
+struct WaitArguments {
+  std::string path, condition;
+  double timeout = -1;
+};
+
+Result<> wait_for(const WaitArguments& arguments) {
+  VMFS_ASSIGN(Target target, resolve_target(arguments.path, StoreAllowed::kYes));
+  nlohmann::json request{{"command", "wait"}, {"for", arguments.condition}};
+  request["paths"] = nlohmann::json::array();
+  if (!target.path.empty()) request["paths"].push_back(target.path);
+  std::int64_t start = system_clock().monotonic_ns();
+  auto left = [&]() -> std::int64_t {
+    if (arguments.timeout < 0) return -1;
+    auto all = static_cast<std::int64_t>(arguments.timeout * 1e9);
+    return std::max<std::int64_t>(start + all - system_clock().monotonic_ns(), 0);
+  };
+  auto timed_out = [&](const std::string& evidence) {
+    return fail(ErrorKind::kIo, ETIMEDOUT,
+                fmt::format("{} is not {} after {} s{}{}\nwhat it waits for:  vmfs status {}", arguments.path,
+                            arguments.condition, arguments.timeout, evidence.empty() ? "" : ": ",
+                            evidence, arguments.path));
+  };
+  // The daemon may be restarted meanwhile, and the volume may be mounted only later: then ask the next.
+  RunDirectoryWatch watch(target.store);
+  for (;;) {
+    auto client = ControlClient::connect(target.store);
+    if (client) {
+      auto reply = (*client)->request(request, left());
+      if (reply) return {};
+      if (reply.error().number == ETIMEDOUT) return timed_out("");
+      bool ended = reply.error().number == EPIPE || reply.error().number == ECANCELED;
+      if (!ended) return pass(std::move(reply.error()));
+    } else if (client.error().kind != ErrorKind::kNotFound) {
+      return pass(std::move(client.error()));
+    }
+    auto holder = read_holder_status(holder_status_path(target.store));
+    if (holder && holder->state == HolderStatus::State::kGaveUp)
+      return fail(ErrorKind::kIo, EIO, why_not_served(target.store, target.mountpoint));
+    if (!watch.wait(left())) return timed_out(why_not_served(target.store, target.mountpoint));
+  }
+}
+
+}  // namespace
+
+void add_status_commands(CommandLine& line) {
+  auto status_arguments = std::make_shared<StatusArguments>();
+  CLI::App* status = line.app.add_subcommand(
+      "status", "Show whether all is well, and what to do if not; exit status 3: it is not");
+  status->add_option("PATH", status_arguments->paths,
+                     "STORE or PATH...; without it: every volume mounted here");
+  status->add_flag("--json", status_arguments->json, "one line of JSON per volume; keys: see vmfs(1)");
+  status->add_flag("--watch", status_arguments->watch, "again every second, until interrupted");
+  status->callback([&line, status_arguments] {
+    line.run = [status_arguments] { return run_status(*status_arguments); };
+  });
+
+  auto wait_arguments = std::make_shared<WaitArguments>();
+  CLI::App* wait = line.app.add_subcommand("wait", "Wait until a volume is in some state");
+  wait->add_option("MOUNTPOINT", wait_arguments->path, "a mount point or PATH")->required();
+  wait->add_option("STATE", wait_arguments->condition,
+                   "connected: to every peer; in-sync: every peer has everything; ready: it is settled "
+                   "who owns what; primary: this node may write")
+      ->required()
+      ->check(CLI::IsMember({"connected", "in-sync", "ready", "primary"}));
+  wait->add_option("--timeout", wait_arguments->timeout, "seconds (default: for ever); exit status 4")
+      ->check(CLI::NonNegativeNumber);
+  wait->callback([&line, wait_arguments] {
+    line.run = [wait_arguments] { return report(wait_for(*wait_arguments)); };
+  });
+}
+
+}  // namespace vmfs

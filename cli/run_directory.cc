@@ -1,0 +1,51 @@
+#include "cli/run_directory.h"
+
+#include <limits.h>
+#include <poll.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "cli/control.h"
+#include "cli/file.h"
+
+namespace vmfs {
+
+std::string holder_status_path(const std::string& store) { return control_directory(store) + "/holder"; }
+std::string log_path(const std::string& store) { return control_directory(store) + "/daemon.log"; }
+
+Result<> prepare_run_directory(const std::string& store) {
+  VMFS_TRY(make_directory_durably(control_directory(store), 0700));
+  std::string log = log_path(store);
+  struct stat status {};
+  if (::stat(log.c_str(), &status) == 0 && static_cast<std::uint64_t>(status.st_size) > kLogMax)
+    ::rename(log.c_str(), (log + ".old").c_str());
+  return {};
+}
+
+RunDirectoryWatch::RunDirectoryWatch(const std::string& store)
+    : fd_(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {
+  if (fd_ >= 0)
+    ::inotify_add_watch(fd_, control_directory(store).c_str(),
+                        IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM);
+}
+
+RunDirectoryWatch::~RunDirectoryWatch() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+bool RunDirectoryWatch::wait(std::int64_t timeout_ns) {
+  int timeout_ms =
+      timeout_ns < 0 ? -1 : static_cast<int>(std::min<std::int64_t>(timeout_ns / 1'000'000 + 1, INT_MAX));
+  pollfd wait{fd_, POLLIN, 0};
+  if (::poll(&wait, 1, timeout_ms) <= 0) return false;
+  alignas(inotify_event) char buffer[4096];
+  while (::read(fd_, buffer, sizeof buffer) > 0) {
+  }
+  return true;
+}
+
+}  // namespace vmfs
