@@ -15,6 +15,7 @@
 #include "cli/mount_options.h"
 #include "cli/run_directory.h"
 #include "fs/holder/holder.h"
+#include "fs/seam/clock.h"
 
 namespace vmfs {
 

@@ -26,7 +26,7 @@ Result<std::uint64_t> default_journal_size(const DiskSpace& store, const DiskSpa
 
 std::uint64_t segment_size_for(std::uint64_t journal_size) {
   std::uint64_t segment = std::bit_floor(std::max<std::uint64_t>(journal_size / 16, 1));
-  return std::clamp<std::uint64_t>(segment, 1u << 20, 64u << 20);
+  return std::clamp<std::uint64_t>(segment, 4u << 20, 64u << 20);
 }
 
 }  // namespace vmfs

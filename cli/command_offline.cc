@@ -1,0 +1,83 @@
+// vmfs recover, vmfs inspect
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <memory>
+
+#include "cli/commands.h"
+#include "cli/inspect.h"
+#include "cli/recover.h"
+
+namespace vmfs {
+
+namespace {
+
+struct OfflineArguments {
+  std::string store, until, file;
+  InspectOptions inspect;
+};
+
+// Decimal, or hexadecimal with 0x, as messages and `inspect` print it.
+Result<Lsn> parse_lsn(std::string_view text) {
+  std::string_view digits = text;
+  int base = 10;
+  if (digits.starts_with("0x")) {
+    digits.remove_prefix(2);
+    base = 16;
+  }
+  Lsn lsn = 0;
+  auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), lsn, base);
+  if (error != std::errc() || end != digits.data() + digits.size() || digits.empty())
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("\"{}\" is not an LSN: give the number that the error message names, as "
+                            "0x4000120 or in decimal digits",
+                            text));
+  return lsn;
+}
+
+Result<> run_recover(const OfflineArguments& arguments) {
+  std::optional<Lsn> until;
+  if (!arguments.until.empty()) {
+    VMFS_ASSIGN(until, parse_lsn(arguments.until));
+  }
+  VMFS_ASSIGN(RecoverySummary summary, recover_store(arguments.store, until));
+  if (!summary.cut_directory.empty())
+    fmt::print("what came after LSN {:#x} was cut off and is kept in {}\n", *until, summary.cut_directory);
+  fmt::print("{} is up to date: {} images, nothing left in the journal to apply\n",
+             summary.images_directory, summary.images);
+  for (const std::string& problem : summary.problems) fmt::print("note: {}\n", problem);
+  return {};
+}
+
+Result<> run_inspect(const OfflineArguments& arguments) {
+  return inspect_file(arguments.file, arguments.inspect,
+                      [](std::string_view line) { fmt::print("{}\n", line); });
+}
+
+}  // namespace
+
+void add_offline_commands(CommandLine& line) {
+  auto arguments = std::make_shared<OfflineArguments>();
+  CLI::App* recover = line.app.add_subcommand(
+      "recover", "Bring an unmounted store up to its journal: its images are then plain files");
+  recover->add_option("STORE", arguments->store, "the store, not mounted")->required();
+  recover->add_option("--until", arguments->until,
+                      "LSN: cut the journal off there, when its middle is damaged; what is cut is kept");
+  recover->callback([&line, arguments] {
+    line.run = [arguments] { return report(run_recover(*arguments)); };
+  });
+
+  CLI::App* inspect = line.app.add_subcommand("inspect", "Print any file that vmfs writes, read-only");
+  inspect->add_option("FILE", arguments->file,
+                      "a segment, state, vmfs.toml, holder status, image, journal or store")
+      ->required();
+  inspect->add_flag("--records", arguments->inspect.records, "list each record of a segment");
+  inspect->add_flag("--payloads", arguments->inspect.payloads, "and the first bytes of each payload");
+  inspect->callback([&line, arguments] {
+    line.run = [arguments] { return report(run_inspect(*arguments)); };
+  });
+}
+
+}  // namespace vmfs

@@ -1,0 +1,267 @@
+#include "cli/daemon_commands.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <future>
+
+#include "cli/status_json.h"
+#include "fs/base/log.h"
+#include "fs/seam/clock.h"
+
+namespace vmfs {
+
+namespace {
+
+using nlohmann::json;
+
+// How long a restart waits for requests that are being answered before it leaves them to the next
+// daemon.
+constexpr std::int64_t kDrainPatienceNs = 5'000'000'000;
+
+json good(json values = json::object()) {
+  values["ok"] = true;
+  return values;
+}
+
+Node::Done answer_with(ControlServer::Reply reply) {
+  return [reply = std::move(reply)](Result<std::string> outcome) {
+    reply(outcome ? good({{"text", *outcome}}) : error_to_json(outcome.error()));
+  };
+}
+
+std::vector<std::string> strings(const json& request, const char* key) {
+  std::vector<std::string> out;
+  auto found = request.find(key);
+  if (found == request.end() || !found->is_array()) return out;
+  for (const json& element : *found)
+    if (element.is_string()) out.push_back(element.get<std::string>());
+  return out;
+}
+
+std::string string_of(const json& request, const char* key) {
+  auto found = request.find(key);
+  return found != request.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+bool flag_of(const json& request, const char* key) {
+  auto found = request.find(key);
+  return found != request.end() && found->is_boolean() && found->get<bool>();
+}
+
+}  // namespace
+
+DaemonCommands::DaemonCommands(DaemonParts parts)
+    : parts_(std::move(parts)), started_wall_ns_(system_clock().wall_ns()) {}
+
+DaemonCommands::~DaemonCommands() { finish_restart(); }
+
+std::function<void()> DaemonCommands::handle(const json& request, Reply reply) {
+  std::string command = string_of(request, "command");
+  if (command == "ping") {
+    reply(good({{"pid", ::getpid()}, {"version", VMFS_VERSION}}));
+  } else if (command == "status") {
+    status(request, std::move(reply));
+  } else if (command == "wait") {
+    return wait(request, std::move(reply));
+  } else if (command == "promote" || command == "demote" || command == "resolve") {
+    change_ownership(command, request, std::move(reply));
+  } else if (command == "peer-remove") {
+    remove_peer(request, std::move(reply));
+  } else if (command == "set") {
+    set(request, std::move(reply));
+  } else if (command == "restart") {
+    restart(std::move(reply));
+  } else if (command == "listen") {
+    parts_.shell.post([this, address = string_of(request, "address"), reply = std::move(reply)] {
+      auto opened = parts_.listen(address);
+      reply(opened ? good() : error_to_json(opened.error()));
+    });
+  } else {
+    reply(error_to_json({ErrorKind::kUnsupported, ENOSYS,
+                         fmt::format("this daemon (version {}) does not know the command \"{}\"\n"
+                                     "start the installed version with:  vmfs restart {}",
+                                     VMFS_VERSION, command, parts_.link.mountpoint())}));
+  }
+  return {};
+}
+
+Result<> DaemonCommands::collect(ObjectId directory, std::vector<GroupId>& out) {
+  VMFS_ASSIGN(auto entries, parts_.volume.list(directory));
+  for (const ListedEntry& entry : entries) {
+    if (entry.type == FileType::kRegular) out.push_back(entry.object);
+    if (entry.type == FileType::kDirectory) VMFS_TRY(collect(entry.object, out));
+  }
+  return {};
+}
+
+// Empty: the whole volume.
+Result<std::vector<GroupId>> DaemonCommands::groups_of(const json& request) {
+  std::vector<GroupId> out;
+  for (const std::string& path : strings(request, "paths")) {
+    auto found = parts_.volume.resolve(path);
+    if (!found)
+      return fail(found.error().kind, found.error().number,
+                  found.error().message.empty()
+                      ? fmt::format("{}/{}: no such file or directory in the volume",
+                                    parts_.link.mountpoint(), path)
+                      : found.error().message);
+    if (found->object == kRootObject) return std::vector<GroupId>{};
+    if (found->stat.type == FileType::kDirectory) {
+      std::size_t before = out.size();
+      VMFS_TRY(collect(found->object, out));
+      if (out.size() == before)
+        return fail(ErrorKind::kNotFound, ENOENT,
+                    fmt::format("{}/{}: there is no image in this directory", parts_.link.mountpoint(), path));
+    } else if (found->stat.type == FileType::kRegular) {
+      out.push_back(found->object);
+    } else {
+      return fail(ErrorKind::kInvalid, EINVAL,
+                  fmt::format("{}/{}: is a symlink; name what it leads to", parts_.link.mountpoint(), path));
+    }
+  }
+  return out;
+}
+
+void DaemonCommands::status(const json& request, Reply reply) {
+  auto groups = groups_of(request);
+  if (!groups) return reply(error_to_json(groups.error()));
+  DaemonFacts facts;
+  Config config = parts_.config.config();
+  facts.store = parts_.store;
+  facts.mountpoint = parts_.link.mountpoint();
+  facts.journal_directory = journal_directory(parts_.store, config);
+  facts.listen = config.listen;
+  facts.pid = ::getpid();
+  facts.holder_pid = parts_.link.holder_pid();
+  facts.starts = parts_.link.starts();
+  facts.started_wall_ns = started_wall_ns_;
+  FrontStatistics front = parts_.front.statistics();
+  facts.parked_requests = front.parked;
+  facts.open_handles = front.open_handles;
+  facts.now_wall_ns = system_clock().wall_ns();
+  VolumeUsage usage = parts_.volume.usage();
+  std::vector<std::string> problems = parts_.volume.problems();
+  if (std::string problem = parts_.config.problem(); !problem.empty()) problems.push_back(problem);
+  if (!parts_.link.holder_alive())
+    problems.push_back(fmt::format(
+        "the holder (process {}) has died: if the daemon dies too, nobody starts it again\n"
+        "unmount and mount again when the guests allow it",
+        facts.holder_pid));
+  parts_.shell.post([this, facts, config, usage, problems, groups = *groups, reply = std::move(reply)] {
+    NodeStatus node = parts_.node.status(groups);
+    reply(good({{"status", status_to_json(facts, config, node, usage, problems)}}));
+  });
+}
+
+std::function<void()> DaemonCommands::wait(const json& request, Reply reply) {
+  std::string name = string_of(request, "for");
+  Condition condition{};
+  if (name == "connected")
+    condition = Condition::kConnected;
+  else if (name == "in-sync")
+    condition = Condition::kInSync;
+  else if (name == "ready")
+    condition = Condition::kReady;
+  else if (name == "primary")
+    condition = Condition::kPrimary;
+  else {
+    reply(error_to_json({ErrorKind::kInvalid, EINVAL, fmt::format("\"{}\" cannot be waited for", name)}));
+    return {};
+  }
+  auto groups = groups_of(request);
+  if (!groups) {
+    reply(error_to_json(groups.error()));
+    return {};
+  }
+  // Only touched on the node's thread.
+  auto number = std::make_shared<std::uint64_t>(0);
+  parts_.shell.post([this, condition, groups = *groups, number, reply = std::move(reply)] {
+    *number = parts_.node.wait(condition, groups, answer_with(reply));
+  });
+  return [this, number] {
+    parts_.shell.post([this, number] { parts_.node.cancel_wait(*number); });
+  };
+}
+
+void DaemonCommands::change_ownership(const std::string& command, const json& request, Reply reply) {
+  auto groups = groups_of(request);
+  if (!groups) return reply(error_to_json(groups.error()));
+  bool force = flag_of(request, "force");
+  bool keep_local = string_of(request, "keep") == "local";
+  parts_.shell.post([this, command, force, keep_local, groups = *groups, reply = std::move(reply)] {
+    log_notice("command: {}{} of {}", command, force ? " --force" : "",
+               groups.empty() ? "the whole volume" : fmt::format("{} images", groups.size()));
+    if (command == "promote")
+      parts_.node.promote(groups, force, answer_with(reply));
+    else if (command == "demote")
+      parts_.node.demote(groups, force, answer_with(reply));
+    else
+      parts_.node.resolve(groups, keep_local, answer_with(reply));
+  });
+}
+
+void DaemonCommands::remove_peer(const json& request, Reply reply) {
+  parts_.shell.post([this, name = string_of(request, "node"), reply = std::move(reply)] {
+    std::string known;
+    for (const PeerInfo& peer : parts_.node.peers()) {
+      if (peer.name == name || fmt::format("{}", peer.id) == name || peer.address == name) {
+        log_notice("command: remove peer {} ({})", peer.name, peer.id);
+        return parts_.node.remove_peer(peer.id, answer_with(reply));
+      }
+      known += fmt::format("{}{}", known.empty() ? "" : ", ", peer.name.empty() ? peer.address : peer.name);
+    }
+    reply(error_to_json({ErrorKind::kNotFound, ENOENT,
+                         fmt::format("no peer is called \"{}\"; there {}", name,
+                                     known.empty() ? "are none" : "are: " + known)}));
+  });
+}
+
+void DaemonCommands::set(const json& request, Reply reply) {
+  parts_.shell.post([this, assignments = strings(request, "assignments"), reply = std::move(reply)] {
+    VolumeSettings settings = parts_.config.config().settings;
+    auto described = [](const VolumeSettings& values) {
+      return good({{"mode", mode_name(values.mode)},
+                   {"on-peer-loss", peer_loss_name(values.on_peer_loss)},
+                   {"compression", compression_name(values.compression)}});
+    };
+    if (assignments.empty()) return reply(described(settings));
+    for (const std::string& assignment : assignments)
+      if (auto changed = change_setting(settings, assignment); !changed)
+        return reply(error_to_json(changed.error()));
+    // The later change wins on all nodes, also if this machine's clock has gone back since the last.
+    settings.changed_wall_ns = std::max(system_clock().wall_ns(), settings.changed_wall_ns + 1);
+    if (auto kept = parts_.config.update([&](Config& config) { config.settings = settings; }); !kept)
+      return reply(error_to_json(kept.error()));
+    std::string all;
+    for (const std::string& assignment : assignments) all += " " + assignment;
+    log_notice("command: set{}", all);
+    parts_.node.set_settings(settings, [reply, described, settings](Result<std::string> outcome) {
+      reply(outcome ? described(settings) : error_to_json(outcome.error()));
+    });
+  });
+}
+
+void DaemonCommands::restart(Reply reply) {
+  std::lock_guard lock(restart_mutex_);
+  if (restarter_.joinable())
+    return reply(error_to_json({ErrorKind::kBusy, EBUSY, "a restart is under way already"}));
+  if (!parts_.link.holder_alive())
+    return reply(error_to_json({ErrorKind::kRefused, ECHILD,
+                                "the holder has died, nobody would start the next daemon\n"
+                                "unmount and mount again instead"}));
+  log_notice("command: restart");
+  // Draining waits for requests, so it has a thread of its own.
+  restarter_ = std::thread([this, reply = std::move(reply)] {
+    auto drained = parts_.front.drain(kDrainPatienceNs);
+    reply(drained ? good() : error_to_json(drained.error()));
+  });
+}
+
+void DaemonCommands::finish_restart() {
+  std::lock_guard lock(restart_mutex_);
+  if (restarter_.joinable()) restarter_.join();
+}
+
+}  // namespace vmfs

@@ -1,0 +1,183 @@
+#include "cli/inspect.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <cerrno>
+#include <filesystem>
+#include <map>
+
+#include "cli/config.h"
+#include "cli/file.h"
+#include "cli/inspect_segment.h"
+#include "cli/target.h"
+#include "fs/base/sizes.h"
+#include "fs/holder/holder.h"
+#include "fs/journal/format.h"
+#include "fs/seam/disk.h"
+#include "fs/store/state.h"
+#include "net/link/token.h"
+
+namespace vmfs {
+
+namespace {
+
+namespace stdfs = std::filesystem;
+using Line = std::function<void(std::string_view)>;
+
+struct Place {
+  std::string directory, name;
+};
+
+Place split(const std::string& absolute) {
+  stdfs::path path(absolute);
+  return {path.parent_path().string(), path.filename().string()};
+}
+
+const char* cause_name(EpochCause cause) {
+  switch (cause) {
+    case EpochCause::kCreated: return "created";
+    case EpochCause::kTaken: return "taken over in agreement";
+    case EpochCause::kForced: return "taken by force";
+    case EpochCause::kPeerLost: return "a peer was lost";
+    case EpochCause::kUncleanStop: return "the machine stopped uncleanly";
+    case EpochCause::kResolved: return "a split brain was resolved";
+  }
+  return "unknown";
+}
+
+Result<> inspect_state(const Place& place, const Line& line) {
+  VMFS_ASSIGN(auto disk, open_posix_disk(place.directory));
+  VMFS_ASSIGN(CheckpointState state, read_state(*disk));
+  line(fmt::format("checkpoint of volume {}, node {}", to_string(state.volume), state.node));
+  line(fmt::format("  {}; checkpoint number {}, journal generation {}",
+                   state.clean ? "unmounted cleanly" : "in use, or not unmounted cleanly",
+                   state.checkpoints, state.generation));
+  line(fmt::format("  all records below LSN {:#x} are in the store", state.replay_from));
+  for (const PeerState& peer : state.peers)
+    line(fmt::format("  peer {} ({}): has confirmed up to LSN {:#x}{}, last contact {}", peer.name, peer.id,
+                     peer.confirmed, peer.was_in_sync ? ", in sync" : "",
+                     time_text(peer.last_contact_wall_ns)));
+  for (const GroupState& group : state.groups) {
+    line(fmt::format("  group {}{}: owner {}, seq {}{}{}", group.id,
+                     group.id == kNameSpace ? " (name space)" : "", group.owner, group.seq,
+                     group.inconsistent ? ", INCONSISTENT" : "", group.split ? ", SPLIT" : ""));
+    for (const EpochEntry& entry : group.history)
+      line(fmt::format("    epoch {} of node {}, from {} seq {}, {} ({})", entry.epoch, entry.node,
+                       entry.parent.epoch, entry.parent.seq, time_text(entry.wall_ns),
+                       cause_name(entry.cause)));
+  }
+  if (!state.answered.empty())
+    line(fmt::format("  {} answers kept for requests that may come again", state.answered.size()));
+  return {};
+}
+
+Result<> inspect_configuration(const std::string& path, const Line& line) {
+  VMFS_ASSIGN(std::string text, read_small_file(path));
+  VMFS_ASSIGN(Config config, parse_config(text, path));
+  line("configuration, without errors; as it is understood:");
+  std::string normal = format_config(config);
+  for (std::size_t start = 0; start < normal.size();) {
+    std::size_t end = std::min(normal.find('\n', start), normal.size());
+    line("  " + normal.substr(start, end - start));
+    start = end + 1;
+  }
+  return {};
+}
+
+Result<> inspect_holder(const std::string& path, const Line& line) {
+  VMFS_ASSIGN(HolderStatus holder, read_holder_status(path));
+  line(fmt::format("holder of volume {} on {}: {} since {}", holder.volume_name, holder.mountpoint,
+                   to_string(holder.state), time_text(holder.since_wall_ns)));
+  line(fmt::format("  holder is process {}{}, daemon is process {}", holder.holder_pid,
+                   holder_alive(holder) ? "" : " (dead)", holder.daemon_pid));
+  line(fmt::format("  {} starts, {} crashes{}{}", holder.starts, holder.crashes,
+                   holder.reason.empty() ? "" : "; ", holder.reason));
+  return {};
+}
+
+// A file of the store's tree: what it is in the volume.
+Result<> inspect_stored(const Place& place, const Line& line) {
+  VMFS_ASSIGN(auto disk, open_posix_disk(place.directory));
+  VMFS_ASSIGN(FileStat stat, disk->stat(place.name, "inspect.stat"));
+  auto tag = disk->get_tag(place.name, "id", "inspect.tag");
+  if (!tag)
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("{}/{}: no file that vmfs writes: it is no segment, state or configuration, "
+                            "and bears no object id",
+                            place.directory, place.name));
+  Reader reader(*tag);
+  line(fmt::format("stored object {:016x}: {} of {} ({} allocated), changed {}",
+                   reader.get<std::uint64_t>(),
+                   stat.type == FileType::kDirectory ? "a directory"
+                   : stat.type == FileType::kSymlink ? "a symlink"
+                                                     : "an image",
+                   human_size(stat.size), human_size(stat.allocated), time_text(stat.mtime_ns)));
+  return {};
+}
+
+// Of a store, or of a journal's directory: what is in it.
+Result<> inspect_directory(const std::string& path, const InspectOptions& options, const Line& line) {
+  if (stdfs::exists(path + "/vmfs.toml")) {
+    VMFS_ASSIGN(Config config, read_config(path));
+    line(fmt::format("store of volume {} on node {}", config.volume_name, config.node_name));
+    VMFS_TRY(inspect_state({path, "state"}, line));
+    line("journal:");
+    return inspect_file(journal_directory(path, config), options, line);
+  }
+  std::map<std::string, std::string> segments;
+  std::error_code failed;
+  for (auto& entry : stdfs::directory_iterator(path, failed))
+    if (entry.path().extension() == ".seg")
+      segments.emplace(entry.path().filename().string(), entry.path().string());
+  if (segments.empty()) return inspect_stored(split(path), line);
+  for (auto& [name, segment] : segments) VMFS_TRY(inspect_segment(segment, options, line));
+  return {};
+}
+
+}  // namespace
+
+std::string time_text(std::int64_t wall_ns) {
+  if (wall_ns == 0) return "never";
+  std::time_t seconds = static_cast<std::time_t>(wall_ns / 1'000'000'000);
+  return fmt::format("{:%Y-%m-%d %H:%M:%S}.{:03}", fmt::localtime(seconds),
+                     wall_ns / 1'000'000 % 1000);
+}
+
+Result<> inspect_file(const std::string& path, const InspectOptions& options, const Line& line) {
+  std::string absolute = absolute_path(path);
+  std::error_code failed;
+  stdfs::file_status status = stdfs::symlink_status(absolute, failed);
+  if (status.type() == stdfs::file_type::not_found)
+    return fail(ErrorKind::kNotFound, ENOENT, fmt::format("{}: no such file", path));
+  if (status.type() == stdfs::file_type::directory) return inspect_directory(absolute, options, line);
+  Place place = split(absolute);
+  if (status.type() != stdfs::file_type::regular) return inspect_stored(place, line);
+  VMFS_ASSIGN(auto disk, open_posix_disk(place.directory));
+  VMFS_ASSIGN(auto file, disk->open(place.name, OpenMode::kRead, "inspect.open"));
+  std::array<std::byte, 8> head{};
+  VMFS_ASSIGN(std::size_t size, file->read(head, 0, "inspect.read"));
+  file.reset();
+  std::string_view text(reinterpret_cast<const char*>(head.data()), size);
+  // A damaged segment is still known by its name.
+  if (text.substr(0, 4) == "VMFS" || place.name.ends_with(".seg"))
+    return inspect_segment(absolute, options, line);
+  if (place.name == "vmfs.toml") return inspect_configuration(absolute, line);
+  if (place.name == "state") return inspect_state(place, line);
+  if (place.name == "secret") {
+    line("the volume's secret; it is not shown. `vmfs token STORE` prints it for another node");
+    return {};
+  }
+  if (place.name == "holder") return inspect_holder(absolute, line);
+  if (text.starts_with(kTokenPrefix.substr(0, 5))) {
+    VMFS_ASSIGN(std::string content, read_small_file(absolute));
+    VMFS_ASSIGN(JoinToken token, decode_token(content));
+    line(fmt::format("join token of volume {} ({}), to be found at {}; its secret is not shown",
+                     token.volume_name, to_string(token.volume), token.address));
+    return {};
+  }
+  return inspect_stored(place, line);
+}
+
+}  // namespace vmfs

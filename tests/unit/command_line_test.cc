@@ -1,0 +1,156 @@
+// Targets, mount options, the control socket, and the command line against its manual.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "cli/commands.h"
+#include "cli/control.h"
+#include "cli/file.h"
+#include "cli/mount_options.h"
+#include "cli/target.h"
+
+using namespace vmfs;
+
+TEST_SUITE("command_line") {
+  TEST_CASE("paths are made normal from their text alone") {
+    CHECK(normal_path("/a/b", "/c") == "/a/b");
+    CHECK(normal_path("a/./b//c/", "/c/d") == "/c/d/a/b/c");
+    CHECK(normal_path("../x", "/c/d") == "/c/x");
+    CHECK(normal_path("../../../..", "/c/d") == "/");
+    CHECK(normal_path(".", "/") == "/");
+  }
+
+  TEST_CASE("the mount that holds a path: the longest, whole names, the later of two") {
+    std::vector<MountEntry> mounts(4);
+    mounts[0].mountpoint = "/vm";
+    mounts[1].mountpoint = "/vm/inner";
+    mounts[2].mountpoint = "/other";
+    mounts[2].source = "first";
+    mounts[3].mountpoint = "/other";
+    mounts[3].source = "second";
+    CHECK(mount_of("/vm", mounts) == &mounts[0]);
+    CHECK(mount_of("/vm/web01.img", mounts) == &mounts[0]);
+    CHECK(mount_of("/vm/inner/x", mounts) == &mounts[1]);
+    CHECK(mount_of("/vmware", mounts) == nullptr);
+    CHECK(mount_of("/", mounts) == nullptr);
+    REQUIRE(mount_of("/other/x", mounts) != nullptr);
+    CHECK(mount_of("/other/x", mounts)->source == "second");
+  }
+
+  TEST_CASE("mount options") {
+    MountOptions options;
+    REQUIRE(apply_mount_options(options, "defaults,nofail,_netdev,x-systemd.after=a.mount,allow_other"));
+    CHECK_FALSE(options.read_only);
+    CHECK(options.no_atime);
+    REQUIRE(apply_mount_options(options, "ro,noexec,relatime,"));
+    CHECK(options.read_only);
+    CHECK(options.no_exec);
+    CHECK_FALSE(options.no_atime);
+    auto unknown = apply_mount_options(options, "ro,quota");
+    REQUIRE_FALSE(unknown);
+    CHECK(unknown.error().message.find("\"quota\"") != std::string::npos);
+  }
+
+  TEST_CASE("requests and answers over the control socket") {
+    char name[] = "/tmp/vmfs-control-XXXXXX";
+    std::string store = ::mkdtemp(name);
+    auto nobody = ControlClient::connect(store);
+    REQUIRE_FALSE(nobody);
+    CHECK(nobody.error().kind == ErrorKind::kNotFound);
+
+    // A store whose path is longer than a socket's address can be.
+    std::string deep = store + "/" + std::string(120, 'd');
+    REQUIRE(make_directory_durably(deep, 0700));
+    REQUIRE(make_directory_durably(control_directory(deep), 0700));
+    std::atomic<int> cancelled{0};
+    std::thread later;
+    auto server = ControlServer::start(
+        deep, [&](const nlohmann::json& request, ControlServer::Reply reply) -> std::function<void()> {
+          std::string command = request.value("command", "");
+          if (command == "echo") {
+            reply({{"ok", true}, {"text", request.value("text", "")}});
+          } else if (command == "later") {
+            later = std::thread([reply] { reply({{"ok", true}, {"text", "late"}}); });
+          } else if (command == "never") {
+            return [&] { ++cancelled; };
+          } else {
+            reply(error_to_json({ErrorKind::kRefused, EROFS, "no:\nnever"}));
+          }
+          return {};
+        });
+    REQUIRE_MESSAGE(server, server.error().message);
+    auto client = ControlClient::connect(deep);
+    REQUIRE_MESSAGE(client, client.error().message);
+    constexpr std::int64_t kSoon = 10'000'000'000;
+    std::string large(100000, 'x');
+    auto echoed = (*client)->request({{"command", "echo"}, {"text", large}}, kSoon);
+    REQUIRE(echoed);
+    CHECK((*echoed)["text"] == large);
+    auto late = (*client)->request({{"command", "later"}}, kSoon);
+    REQUIRE(late);
+    CHECK((*late)["text"] == "late");
+    later.join();
+    auto refused = (*client)->request({{"command", "what"}}, kSoon);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().kind == ErrorKind::kRefused);
+    CHECK(refused.error().number == EROFS);
+    CHECK(refused.error().message == "no:\nnever");
+    auto impatient = (*client)->request({{"command", "never"}}, 20'000'000);
+    REQUIRE_FALSE(impatient);
+    CHECK(impatient.error().number == ETIMEDOUT);
+    // A client that goes away, and a server that ends, cancel what is under way.
+    client->reset();
+    auto second = ControlClient::connect(deep);
+    REQUIRE(second);
+    std::thread asking([&] {
+      auto ended = (*second)->request({{"command", "never"}}, kSoon);
+      CHECK_FALSE(ended);
+    });
+    while (cancelled == 0) std::this_thread::yield();
+    server->reset();
+    asking.join();
+    CHECK_FALSE(ControlClient::connect(deep));
+    std::filesystem::remove_all(store);
+  }
+
+  TEST_CASE("every command and option is in the manual page") {
+    auto manual = read_small_file(VMFS_SOURCE_DIR "/docs/man/vmfs.1.scd");
+    REQUIRE(manual);
+    CommandLine line;
+    add_all_commands(line);
+    std::function<void(const CLI::App&, const std::string&)> visit = [&](const CLI::App& app,
+                                                                        const std::string& path) {
+      for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+        if (command->get_group().empty()) continue;  // hidden
+        std::string name = path.empty() ? command->get_name() : path + " " + command->get_name();
+        CAPTURE(name);
+        std::size_t at = manual->find("*vmfs " + name + "*");
+        CHECK(at != std::string::npos);
+        for (const CLI::Option* option : command->get_options()) {
+          std::string word = option->get_lnames().empty() ? option->get_name()
+                                                          : "--" + option->get_lnames().front();
+          if (word == "--help") continue;
+          CAPTURE(word);
+          CHECK(manual->find(word) != std::string::npos);
+        }
+        visit(*command, name);
+      }
+    };
+    visit(line.app, "");
+  }
+
+  TEST_CASE("every key of vmfs.toml is in its manual page") {
+    auto manual = read_small_file(VMFS_SOURCE_DIR "/docs/man/vmfs.toml.5.scd");
+    REQUIRE(manual);
+    for (const char* key :
+         {"format", "name", "id", "mode", "on-peer-loss", "compression", "settings-changed", "listen", "tls",
+          "journal", "journal-size", "peer-journal-size", "memory", "threads", "start-alone", "joining",
+          "removed-peers", "address"}) {
+      CAPTURE(key);
+      CHECK(manual->find("*" + std::string(key) + "*") != std::string::npos);
+    }
+  }
+}
