@@ -87,6 +87,9 @@ NodeCallbacks Daemon::callbacks() {
       front_->invalidate_image(group);
     front_->when_invalidated(std::move(done));
   };
+  out.expire_write_handles = [this](GroupId group) {
+    if (group != kNameSpace) front_->expire_write_handles(group);
+  };
   // What cannot be written is logged and shown by `status`; the volume goes on with it.
   auto keep = [this](std::function<void(Config&)> change) {
     [[maybe_unused]] auto shown_by_status = config_->update(change);

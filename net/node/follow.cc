@@ -41,6 +41,7 @@ void Node::Impl::follow(Peer& peer, GroupId group) {
   // Nothing may be added to the branch that is given up (a person may have resolved it while it was
   // in use).
   if (volume.gate(group) == Gate::kOpen) volume.set_gate(group, Gate::kInconsistent);
+  if (callbacks.expire_write_handles) callbacks.expire_write_handles(group);
   std::vector<GroupId> to_keep;
   if (group == kNameSpace) to_keep = peer.only_here;
   to_keep.push_back(group);

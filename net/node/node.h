@@ -33,6 +33,9 @@ struct NodeCallbacks {
   // space), in a thread that serves no request, then call `done` (any thread). Called when this node
   // loses a token, and again before it gains one.
   std::function<void(GroupId, std::function<void()> done)> invalidate_caches;
+  // This node gave the image's token away, or gives up its branch and follows: handles that were
+  // opened for writing before must fail from now on, until they are reopened.
+  std::function<void(GroupId)> expire_write_handles;
   // To be made durable in vmfs.toml: a peer was admitted, or its id, name or address became known.
   std::function<void(const PeerInfo&)> peer_changed;
   std::function<void(NodeId)> peer_removed;

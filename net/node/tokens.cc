@@ -268,6 +268,7 @@ void Node::Impl::release(GroupId group, NodeId taker, std::function<void(Result<
       [this, group, done = std::move(done)](Result<> result) {
         releasing.erase(group);
         if (!result) log_error("{}: cannot be released: {}", shown(group), result.error().message);
+        if (result && callbacks.expire_write_handles) callbacks.expire_write_handles(group);
         if (result && callbacks.invalidate_caches) callbacks.invalidate_caches(group, [] {});
         volume.reopen(group);
         pump_all();
