@@ -69,8 +69,11 @@ Result<> Daemon::open_volume() {
   Config config = config_->config();
   VMFS_ASSIGN(journal_disk_, open_posix_disk(journal_directory(arguments_.store, config)));
   Volume::OpenArguments open;
-  open.connection = link_.connection();
-  open.unanswered = link_.unanswered();
+  if (link_.resumed()) {
+    // A daemon died and the kernel's connection lives: ownership goes on, and requests may come again.
+    open.connection = link_.connection();
+    open.unanswered = link_.unanswered();
+  }
   open.still_unanswered = [this](std::uint64_t unique) { return link_.still_unanswered(unique); };
   VMFS_ASSIGN(volume_, Volume::open(*store_disk_, *journal_disk_, system_clock(),
                                     volume_options(config), open));
