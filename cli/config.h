@@ -16,7 +16,7 @@
 #include "fs/base/result.h"
 #include "net/link/handshake.h"
 #include "net/link/token.h"
-#include "net/node/settings.h"
+#include "net/wire/settings.h"
 
 namespace vmfs {
 
