@@ -93,12 +93,12 @@ def sparse_files(scratch):
     node = one_node(scratch)
     path = node / "sparse.img"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-    os.ftruncate(descriptor, 1 << 30)
+    os.ftruncate(descriptor, 1 << 28)
     os.pwrite(descriptor, b"x" * 8192, 1 << 20)
-    os.pwrite(descriptor, b"end", (1 << 30) - 3)
+    os.pwrite(descriptor, b"end", (1 << 28) - 3)
     assert os.lseek(descriptor, 0, os.SEEK_DATA) == 1 << 20
     assert os.lseek(descriptor, 1 << 20, os.SEEK_HOLE) <= (1 << 20) + 65536
-    refused(errno.ENXIO, lambda: os.lseek(descriptor, 1 << 30, os.SEEK_DATA))
+    refused(errno.ENXIO, lambda: os.lseek(descriptor, 1 << 28, os.SEEK_DATA))
     run("fallocate", "--punch-hole", "--offset", (1 << 20) + 4096, "--length", 4096, path)
     assert os.pread(descriptor, 8192, 1 << 20) == b"x" * 4096 + bytes(4096)
     run("fallocate", "--zero-range", "--offset", 1 << 20, "--length", 1024, path)
@@ -114,12 +114,12 @@ def sparse_files(scratch):
     assert md5(node / "copy.img") == before
     with open(path, "r+b") as file:
         file.truncate((1 << 20) + 2048)
-        file.truncate(1 << 30)
+        file.truncate(1 << 28)
         assert os.pread(file.fileno(), 4096, 1 << 20) == bytes(1024) + b"x" * 1024 + bytes(2048)
     node.umount()
     assert md5(node.stored("copy.img")) == before
     stat = os.stat(node.stored("copy.img"))
-    assert stat.st_size == 1 << 30 and stat.st_blocks * 512 < 1 << 20, "the copy in the store is not sparse"
+    assert stat.st_size == 1 << 28 and stat.st_blocks * 512 < 1 << 20, "the copy in the store is not sparse"
 
 
 @case(seconds=90)
