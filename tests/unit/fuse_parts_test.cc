@@ -1,0 +1,260 @@
+// The front's and the holder's parts by themselves.
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <future>
+#include <set>
+#include <thread>
+
+#include "fs/fuse/directories.h"
+#include "fs/fuse/invalidator.h"
+#include "fs/fuse/kernel.h"
+#include "fs/fuse/reply.h"
+#include "fs/fuse/request.h"
+#include "fs/holder/crash_policy.h"
+#include "fs/holder/holder.h"
+#include "fs/holder/status.h"
+
+namespace vmfs {
+namespace {
+
+std::shared_ptr<ParkedRequest> parked_write(std::uint64_t unique, std::uint64_t image,
+                                            std::uint64_t offset, std::uint64_t length) {
+  auto request = std::make_shared<ParkedRequest>();
+  request->context.unique = unique;
+  request->image = image;
+  request->offset = offset;
+  request->length = length;
+  return request;
+}
+
+// Notes what it is asked, and lets the asker wait where the test says.
+struct NotingKernel : Invalidator::Kernel {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<std::string> asked;
+  std::set<std::uint64_t> stuck;  // objects whose invalidation waits
+
+  void note(ObjectId object, std::string what) {
+    std::unique_lock lock(mutex);
+    asked.push_back(std::move(what));
+    changed.notify_all();
+    changed.wait(lock, [&] { return !stuck.contains(raw(object)); });
+  }
+  void forget_pages(ObjectId image, PageRange range) override {
+    note(image, fmt::format("pages {} {}+{}", raw(image), range.offset, range.length));
+  }
+  void forget_attributes(ObjectId object) override {
+    note(object, fmt::format("attributes {}", raw(object)));
+  }
+  void forget_name(ObjectId parent, const std::string& name) override {
+    note(parent, fmt::format("name {}/{}", raw(parent), name));
+  }
+  void each_name(const std::function<void(ObjectId, const std::string&)>& visit) override {
+    visit(kRootObject, "a");
+    visit(kRootObject, "b");
+    visit(ObjectId{9}, "c");
+  }
+  void release(std::uint64_t object) {
+    std::lock_guard lock(mutex);
+    stuck.erase(object);
+    changed.notify_all();
+  }
+  void wait_for(const std::string& what) {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return std::find(asked.begin(), asked.end(), what) != asked.end(); });
+  }
+};
+
+void wait_until_done(Invalidator& invalidator) {
+  std::promise<void> done;
+  invalidator.then([&] { done.set_value(); });
+  done.get_future().wait();
+}
+
+TEST_SUITE("fuse parts") {
+  TEST_CASE("the connection's memory is the same for whoever maps it") {
+    auto memory = ConnectionMemory::create(ConnectionId{5});
+    REQUIRE(memory);
+    memory->store_init(as_bytes("request"), as_bytes("reply"));
+    memory->header().slots_used.store(3);
+    memory->slots()[2].store(8);
+    memory->slots()[0].store(9);
+    auto other = ConnectionMemory::map(::dup(memory->descriptor()));
+    REQUIRE(other);
+    CHECK(other->header().connection == 5);
+    CHECK(other->init_request().size() == 7);
+    CHECK(other->init_reply().size() == 5);
+    CHECK(other->unanswered() == std::vector<std::uint64_t>{8, 9});
+    CHECK(other->is_unanswered(8));
+    CHECK_FALSE(other->is_unanswered(10));
+    memory->header().version = kConnectionVersion + 1;
+    CHECK_FALSE(ConnectionMemory::map(::dup(memory->descriptor())));
+    CHECK_FALSE(ConnectionMemory::map(::dup(STDERR_FILENO)));
+  }
+
+  TEST_CASE("slots that an earlier daemon left stay until claimed") {
+    auto memory = ConnectionMemory::create(ConnectionId{5});
+    REQUIRE(memory);
+    memory->header().slots_used.store(3);
+    memory->slots()[1].store(40);
+    SlotTable slots(*memory);
+    const std::uint32_t mine = slots.acquire();
+    slots.note(mine, 42);
+    for (int i = 0; i < 5; ++i) CHECK(slots.acquire() != 1);
+    CHECK(memory->unanswered() == std::vector<std::uint64_t>{40, 42});
+    CHECK(slots.claim_left(41) == SlotTable::kNone);
+    const std::uint32_t left = slots.claim_left(40);
+    CHECK(left == 1);
+    CHECK(slots.claim_left(40) == SlotTable::kNone);
+    slots.release(left);
+    slots.release(mine);
+    CHECK(memory->unanswered().empty());
+  }
+
+  TEST_CASE("a listing has stable positions, and goes on in another listing") {
+    std::vector<ListedEntry> entries;
+    for (int i = 0; i < 1000; ++i)
+      entries.push_back({"entry" + std::to_string(i), ObjectId{100u + unsigned(i)}, FileType::kRegular});
+    Listing listing(entries);
+    REQUIRE(listing.entries().size() == 1000);
+    CHECK(listing.after(Listing::kParent) == 0);
+    for (std::size_t i = 0; i < 1000; ++i) {
+      CHECK(listing.after(listing.entries()[i].position) == i + 1);
+      CHECK(listing.entries()[i].position > Listing::kParent);
+      CHECK(static_cast<std::int64_t>(listing.entries()[i].position) > 0);
+    }
+    // Half of them go, others come: the rest of the old listing is in the new one, each once.
+    const std::uint64_t middle = listing.entries()[499].position;
+    std::set<std::string> rest;
+    for (std::size_t i = 500; i < 1000; ++i) rest.insert(listing.entries()[i].name);
+    for (int i = 0; i < 500; ++i)
+      entries.push_back({"new" + std::to_string(i), ObjectId{5000u + unsigned(i)}, FileType::kRegular});
+    Listing later(entries);
+    for (std::size_t i = later.after(middle); i < later.entries().size(); ++i)
+      rest.erase(later.entries()[i].name);
+    CHECK(rest.empty());
+  }
+
+  TEST_CASE("pages that parked writes hold are left out, and follow") {
+    NotingKernel kernel;
+    ParkedTable parked;
+    auto first = parked_write(2, 7, 5000, 100), second = parked_write(4, 7, 20480, 4096);
+    parked.add(first);
+    parked.add(second);
+    Invalidator invalidator(kernel, parked);
+    invalidator.image(ObjectId{7});
+    invalidator.image(ObjectId{8});
+    wait_until_done(invalidator);
+    CHECK(kernel.asked == std::vector<std::string>{"pages 7 0+4096", "pages 7 8192+12288",
+                                                   "pages 7 24576+0", "pages 8 0+0"});
+    kernel.asked.clear();
+    parked.remove(*first);
+    parked.remove(*second);
+    invalidator.was_answered(*first);
+    wait_until_done(invalidator);
+    CHECK(kernel.asked == std::vector<std::string>{"pages 7 0+0"});
+  }
+
+  TEST_CASE("names in a directory that a parked request locks follow, too") {
+    NotingKernel kernel;
+    ParkedTable parked;
+    auto create = std::make_shared<ParkedRequest>();
+    create->context.unique = 2;
+    create->directories[0] = 1;
+    parked.add(create);
+    Invalidator invalidator(kernel, parked);
+    invalidator.names();
+    wait_until_done(invalidator);
+    CHECK(kernel.asked == std::vector<std::string>{"attributes 1", "attributes 9", "name 9/c"});
+    kernel.asked.clear();
+    parked.remove(*create);
+    invalidator.was_answered(*create);
+    wait_until_done(invalidator);
+    CHECK(std::count(kernel.asked.begin(), kernel.asked.end(), "name 1/a") == 1);
+    CHECK(std::count(kernel.asked.begin(), kernel.asked.end(), "name 1/b") == 1);
+  }
+
+  TEST_CASE("a request that parks while the kernel is being asked does not hold up the rest") {
+    NotingKernel kernel;
+    ParkedTable parked;
+    auto write = parked_write(2, 7, 0, 4096);
+    kernel.stuck.insert(7);
+    {
+      Invalidator invalidator(kernel, parked);
+      invalidator.image(ObjectId{7});
+      kernel.wait_for("pages 7 0+0");
+      invalidator.name(ObjectId{3}, "x");
+      parked.add(write);
+      invalidator.was_parked(*write);
+      wait_until_done(invalidator);  // would wait for ever
+      CHECK(invalidator.threads_waiting() == 1);
+      CHECK(kernel.asked == std::vector<std::string>{"pages 7 0+0", "name 3/x", "attributes 3"});
+      // Answering the write lets the page go.
+      parked.remove(*write);
+      invalidator.was_answered(*write);
+      kernel.release(7);
+    }
+  }
+
+  TEST_CASE("errors become numbers at this edge only") {
+    CHECK(error_number({ErrorKind::kIo, ENOSPC, {}}) == ENOSPC);
+    CHECK(error_number({ErrorKind::kCorrupt, 0, {}}) == EIO);
+    CHECK(error_number({ErrorKind::kReadOnly, 0, {}}) == EROFS);
+    CHECK(error_number({ErrorKind::kBusy, 0, {}}) == EBUSY);
+  }
+
+  TEST_CASE("crashes in a row end it; being killed at work does not") {
+    constexpr std::int64_t kSecond = 1'000'000'000;
+    CrashPolicy policy;
+    for (int i = 0; i < 100; ++i) {
+      const auto decision = policy.ended({true, true, true}, i * kSecond / 10);
+      CHECK_FALSE(decision.give_up);
+      CHECK(decision.delay_ns == 0);
+    }
+    CHECK(policy.ended({true, true, false}, 20 * kSecond).delay_ns == 0);
+    CHECK(policy.ended({true, false, true}, 21 * kSecond).delay_ns == CrashPolicy::kFirstDelay_ns);
+    CHECK(policy.ended({false, false, true}, 22 * kSecond).delay_ns == 2 * CrashPolicy::kFirstDelay_ns);
+    CHECK_FALSE(policy.ended({true, true, false}, 23 * kSecond).give_up);
+    CHECK(policy.ended({true, true, false}, 24 * kSecond).give_up);
+    // Rare crashes are not a row.
+    CrashPolicy rare;
+    for (int i = 0; i < 20; ++i) CHECK_FALSE(rare.ended({true, true, false}, i * 16 * kSecond).give_up);
+  }
+
+  TEST_CASE("the holder's status file reads back, and names a living process") {
+    const std::string path = fmt::format("/tmp/vmfs-holder-status-{}", ::getpid());
+    HolderStatus status;
+    status.state = HolderStatus::State::kGaveUp;
+    status.holder_pid = ::getpid();
+    status.holder_started = process_start(::getpid());
+    status.mountpoint = "/mnt/with blank";
+    status.volume_name = "vm";
+    status.reason = "two\nlines";
+    REQUIRE(status.holder_started != 0);
+    REQUIRE(write_holder_status(path, status));
+    auto read = read_holder_status(path);
+    REQUIRE(read);
+    CHECK(read->state == HolderStatus::State::kGaveUp);
+    CHECK(read->mountpoint == "/mnt/with blank");
+    CHECK(read->reason == "two lines");
+    CHECK(holder_alive(*read));
+    read->holder_started += 1;  // the same pid, another process
+    CHECK_FALSE(holder_alive(*read));
+    ::unlink(path.c_str());
+    CHECK(read_holder_status(path).error().kind == ErrorKind::kNotFound);
+  }
+
+  TEST_CASE("a mount point must be there and free") {
+    HolderOptions options;
+    options.mountpoint = "/nonexistent/place";
+    CHECK(run_holder(options).error().kind == ErrorKind::kInvalid);
+    options.mountpoint = "/proc";
+    CHECK(run_holder(options).error().kind == ErrorKind::kBusy);
+    CHECK(find_mount("/proc")->type == "proc");
+  }
+}
+
+}  // namespace
+}  // namespace vmfs
