@@ -156,11 +156,13 @@ Result<> Daemon::start() {
   VMFS_ASSIGN(store_lock_, lock_store(*store_disk_, arguments_.store));
   VMFS_TRY(open_volume());
   VMFS_TRY(open_node());
-  workers_ = std::make_unique<VolumeWorkers>(*volume_);
   FrontOptions options;
   options.threads = daemon_threads(config_->config());
   options.pretend_no_resend = arguments_.pretend_no_resend;
   VMFS_ASSIGN(front_, Front::start(*volume_, link_, options));
+  // After the front has opened again what was open before a restart: the workers delete unlinked
+  // images that nobody has open.
+  workers_ = std::make_unique<VolumeWorkers>(*volume_);
   shell_->post([this] { node_->start(); });
   shell_->start([this] { node_->tick(); });
   commands_ = std::make_unique<DaemonCommands>(
