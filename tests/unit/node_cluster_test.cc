@@ -1,0 +1,347 @@
+// The scenarios that two nodes must survive, as prose.
+#include <doctest/doctest.h>
+
+#include "tests/unit/node_cluster.h"
+
+using namespace vmfs;
+using namespace vmfs::sim;
+
+namespace {
+
+// Two nodes that hold one volume, in sync; `a` owns everything.
+struct TwoNodes {
+  explicit TwoNodes(std::uint64_t seed, ReplicationMode mode = ReplicationMode::kSync) : cluster(seed) {
+    VolumeSettings settings;
+    settings.mode = mode;
+    Member& first = cluster.add("a", false);
+    Member& second = cluster.add("b", true);
+    first.settings = second.settings = settings;
+    first.start({});
+    second.start({"a"});
+    REQUIRE(cluster.until([&] { return in_sync(); }));
+  }
+  bool in_sync() {
+    return cluster.in_sync() && !a().status().peers.empty() && !b().status().peers.empty();
+  }
+  Member& a() { return cluster.member("a"); }
+  Member& b() { return cluster.member("b"); }
+  void settle() {
+    REQUIRE(cluster.until([&] { return in_sync() && a().status().ready && b().status().ready; }));
+    cluster.run(2 * kSecond);
+  }
+  void check_equal() {
+    settle();
+    auto here = a().stored(), there = b().stored();
+    REQUIRE(here.size() == there.size());
+    for (auto& [path, content] : here) {
+      CAPTURE(path);
+      CHECK((there[path] == content));
+    }
+  }
+  Cluster cluster;
+};
+
+std::string ok(const Result<>& result) { return result ? "" : "error: " + result.error().message; }
+template <class T>
+std::string ok(const Result<T>& result) {
+  return result ? "" : "error: " + result.error().message;
+}
+
+}  // namespace
+
+TEST_SUITE("node") {
+  TEST_CASE("what is written on one node is on the other") {
+    TwoNodes t(1);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, "hello")) == "");
+    REQUIRE(ok(t.a().write("web.img", 1 << 20, std::string(100000, 'x'))) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    // In sync mode the flush says that the peer has it durably.
+    t.cluster.run(kSecond);
+    CHECK(t.b().read("web.img", 0, 5) == "hello");
+    t.check_equal();
+    CHECK(t.a().status().images.size() == 2);
+    CHECK(t.a().status().lost_records == 0);
+  }
+
+  TEST_CASE("a flush in sync mode survives the loss of either machine at once") {
+    TwoNodes t(2);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    for (int i = 0; i < 10; ++i) {
+      REQUIRE(ok(t.a().write("web.img", i * 4096, "block " + std::to_string(i))) == "");
+      REQUIRE(ok(t.a().flush("web.img")) == "");
+    }
+    t.b().power_loss();
+    t.b().start({"a"});
+    CHECK(t.b().read("web.img", 9 * 4096, 7) == "block 9");
+    t.check_equal();
+  }
+
+  TEST_CASE("the link is cut and mended many times while one writes") {
+    for (ReplicationMode mode : {ReplicationMode::kSync, ReplicationMode::kAsync}) {
+      TwoNodes t(3, mode);
+      REQUIRE(ok(t.a().make("web.img")) == "");
+      for (int round = 0; round < 20; ++round) {
+        if (round % 3 == 2)
+          t.cluster.network.reset("a", "b");
+        else if (round % 3 == 0)
+          t.cluster.network.cut("a", "b");
+        for (int i = 0; i < 20; ++i) {
+          REQUIRE(ok(t.a().write("web.img", (i * 37 + round * 11) * 4096, std::string(4096, 'a' + round))) == "");
+          if (i % 5 == 0) REQUIRE(ok(t.a().flush("web.img")) == "");
+          t.cluster.run(10 * kMillisecond);
+        }
+        if (round % 2) t.cluster.run(7 * kSecond);
+        t.cluster.network.mend("a", "b");
+        t.cluster.run(kSecond);
+      }
+      t.check_equal();
+      for (const ImageStatus& image : t.a().status().images) CHECK(image.role == Role::kPrimary);
+    }
+  }
+
+  TEST_CASE("the first write on the other node brings the token over; a handle in use keeps it") {
+    TwoNodes t(4);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, "from a")) == "");
+    // Not flushed: in use.
+    t.cluster.run(kSecond);
+    auto refused = t.b().write("web.img", 0, "from b");
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().number == EBUSY);
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    REQUIRE(ok(t.b().write("web.img", 0, "from b")) == "");
+    REQUIRE(ok(t.b().flush("web.img")) == "");
+    t.cluster.run(kSecond);
+    CHECK(t.a().read("web.img", 0, 6) == "from b");
+    REQUIRE(ok(t.b().make("second.img")) == "");
+    REQUIRE(ok(t.b().write("second.img", 0, "names too")) == "");
+    REQUIRE(ok(t.b().flush("second.img")) == "");
+    t.check_equal();
+  }
+
+  TEST_CASE("disconnected without the token: read-only; promote says why not, and what may be lost") {
+    TwoNodes t(5);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, "from a")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.a().kill();
+    t.cluster.run(10 * kSecond);
+    auto refused = t.b().write("web.img", 0, "from b");
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().number == EROFS);
+    auto promoted = t.b().promote("web.img", false);
+    REQUIRE_FALSE(promoted);
+    CHECK(promoted.error().message.find("--force") != std::string::npos);
+    CHECK(promoted.error().message.find("in sync then") != std::string::npos);
+  }
+
+  TEST_CASE("the primary dies, the other is promoted by force, the primary comes back and follows") {
+    for (bool power : {false, true}) {
+      TwoNodes t(6);
+      REQUIRE(ok(t.a().make("web.img")) == "");
+      REQUIRE(ok(t.a().write("web.img", 0, std::string(20000, 'a'))) == "");
+      REQUIRE(ok(t.a().flush("web.img")) == "");
+      t.cluster.run(kSecond);
+      t.cluster.network.cut("a", "b");
+      // What only a has: it dies before it notices that it is alone.
+      REQUIRE(ok(t.a().write("web.img", 4096, "only a has this")) == "");
+      power ? t.a().power_loss() : t.a().kill();
+      t.cluster.network.mend("a", "b");
+      t.cluster.run(10 * kSecond);
+      REQUIRE(ok(t.b().promote("", true)) == "");
+      REQUIRE(ok(t.b().write("web.img", 8192, "b went on")) == "");
+      REQUIRE(ok(t.b().flush("web.img")) == "");
+      t.a().start({"b"});
+      t.check_equal();
+      CHECK(t.a().read("web.img", 8192, 9) == "b went on");
+      CHECK(t.a().read("web.img", 4096, 4) == "aaaa");
+      if (!power) {
+        // What it alone had is kept.
+        auto kept = t.a().store->list("images/.snapshots", "test");
+        REQUIRE(kept);
+        CHECK(kept->size() == 1);
+      }
+      for (const ImageStatus& image : t.b().status().images) CHECK(image.role == Role::kPrimary);
+      for (const ImageStatus& image : t.a().status().images) CHECK(image.role == Role::kSecondary);
+      // And back again, without force.
+      REQUIRE(ok(t.a().write("web.img", 0, "a again")) == "");
+      t.check_equal();
+    }
+  }
+
+  TEST_CASE("both lose power at once and settle it between themselves") {
+    for (std::uint64_t seed = 10; seed < 16; ++seed) {
+      TwoNodes t(seed, seed % 2 ? ReplicationMode::kAsync : ReplicationMode::kSync);
+      REQUIRE(ok(t.a().make("web.img")) == "");
+      for (int i = 0; i < 30; ++i) {
+        REQUIRE(ok(t.a().write("web.img", i * 5000, "block " + std::to_string(i))) == "");
+        if (i % 10 == 5) REQUIRE(ok(t.a().flush("web.img")) == "");
+        t.cluster.run(5 * kMillisecond);
+      }
+      t.a().power_loss();
+      t.b().power_loss();
+      t.cluster.run(kSecond);
+      t.b().start({"a"});
+      t.cluster.run(3 * kSecond);
+      CHECK_FALSE(t.b().status().ready);
+      t.a().start({"b"});
+      t.check_equal();
+      CHECK(t.a().read("web.img", 25 * 5000, 8) == "block 25");
+      REQUIRE(ok(t.a().write("web.img", 0, "on it goes")) == "");
+      t.check_equal();
+    }
+  }
+
+  TEST_CASE("a suspended owner waits for its peer, unless it is told not to") {
+    TwoNodes t(20);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.b().power_loss();
+    t.a().power_loss();
+    t.a().start({"b"});
+    t.cluster.run(5 * kSecond);
+    auto refused = t.a().write("web.img", 0, "x");
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().number == EROFS);
+    REQUIRE(ok(t.a().promote("", true)) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, "x")) == "");
+    t.b().start({"a"});
+    t.check_equal();
+  }
+
+  TEST_CASE("both go on alone: split brain, until a person chooses") {
+    for (bool keep_local : {true, false}) {
+      TwoNodes t(30);
+      REQUIRE(ok(t.a().make("web.img")) == "");
+      REQUIRE(ok(t.a().write("web.img", 0, std::string(10000, '.'))) == "");
+      REQUIRE(ok(t.a().flush("web.img")) == "");
+      t.cluster.run(kSecond);
+      t.cluster.network.cut("a", "b");
+      t.cluster.run(10 * kSecond);
+      REQUIRE(ok(t.a().write("web.img", 0, "a alone")) == "");
+      REQUIRE(ok(t.a().flush("web.img")) == "");
+      REQUIRE(ok(t.b().promote("web.img", true)) == "");
+      REQUIRE(ok(t.b().write("web.img", 100, "b alone")) == "");
+      REQUIRE(ok(t.b().flush("web.img")) == "");
+      t.cluster.network.mend("a", "b");
+      auto role = [&](Member& member) {
+        for (const ImageStatus& image : member.status().images)
+          if (image.path == "web.img") return image.role;
+        return Role::kReleased;
+      };
+      REQUIRE(t.cluster.until([&] { return role(t.a()) == Role::kSplit && role(t.b()) == Role::kSplit; }));
+      t.cluster.run(3 * kSecond);
+      CHECK_FALSE(t.a().status().problems.empty());
+      // Both are kept as they are.
+      CHECK(t.a().read("web.img", 0, 7) == "a alone");
+      CHECK(t.b().read("web.img", 100, 7) == "b alone");
+      std::vector<GroupId> groups{t.a().group("web.img")};
+      REQUIRE(ok(t.a().command([&](Node::Done done) {
+        t.a().node->resolve(groups, keep_local, std::move(done));
+      })) == "");
+      REQUIRE(t.cluster.until([&] {
+        return role(t.a()) != Role::kSplit && role(t.b()) != Role::kSplit && t.in_sync();
+      }));
+      t.check_equal();
+      CHECK(t.b().read("web.img", 0, 7) == (keep_local ? "a alone" : "......."));
+      CHECK(t.a().read("web.img", 100, 7) == (keep_local ? "......." : "b alone"));
+      Member& loser = keep_local ? t.b() : t.a();
+      auto kept = loser.store->list("images/.snapshots", "test");
+      REQUIRE(kept);
+      CHECK(kept->size() == 1);
+    }
+  }
+
+  TEST_CASE("a node that joins a volume which holds data gets a full copy, while it is written") {
+    Cluster cluster(40);
+    Member& a = cluster.add("a", false);
+    a.start({});
+    for (int i = 0; i < 5; ++i) {
+      std::string name = "image-" + std::to_string(i);
+      REQUIRE(ok(a.make(name)) == "");
+      for (int j = 0; j < 8; ++j)
+        REQUIRE(ok(a.write(name, j * 300000, std::string(200000, static_cast<char>('a' + i + j)))) == "");
+      REQUIRE(ok(a.flush(name)) == "");
+      cluster.run(kSecond);
+    }
+    Member& b = cluster.add("b", true);
+    b.start({"a"});
+    for (int i = 0; i < 50; ++i) {
+      REQUIRE(ok(a.write("image-2", i * 40000, "while it is copied " + std::to_string(i))) == "");
+      cluster.run(3 * kMillisecond);
+    }
+    REQUIRE(cluster.until([&] { return cluster.in_sync(); }));
+    cluster.run(2 * kSecond);
+    auto here = a.stored(), there = b.stored();
+    CHECK(here.size() == 5);
+    CHECK((here == there));
+  }
+
+  TEST_CASE("journal space that a peer lacks was reused: a full copy, loudly") {
+    TwoNodes t(50);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    t.cluster.run(kSecond);
+    t.b().kill();
+    for (int i = 0; i < 150; ++i) {
+      REQUIRE(ok(t.a().write("web.img", (i % 20) * 200000, std::string(200000, static_cast<char>('a' + i % 26)))) == "");
+      t.cluster.run(50 * kMillisecond);
+      if (i % 10 == 0) REQUIRE(ok(t.a().flush("web.img")) == "");
+    }
+    t.b().start({"a"});
+    t.check_equal();
+  }
+
+  TEST_CASE("a clean unmount hands everything over") {
+    TwoNodes t(60);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, "bye")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.a().clean_stop();
+    t.cluster.run(2 * kSecond);
+    for (const ImageStatus& image : t.b().status().images) CHECK(image.role == Role::kPrimary);
+    REQUIRE(ok(t.b().write("web.img", 0, "mine")) == "");
+    REQUIRE(ok(t.b().flush("web.img")) == "");
+    t.a().start({"b"});
+    t.check_equal();
+    CHECK(t.a().read("web.img", 0, 4) == "mine");
+  }
+
+  TEST_CASE("on-peer-loss = freeze holds writes until the peer is back") {
+    TwoNodes t(70);
+    VolumeSettings settings = t.a().settings;
+    settings.on_peer_loss = OnPeerLoss::kFreeze;
+    REQUIRE(ok(t.a().command([&](Node::Done done) { t.a().node->set_settings(settings, std::move(done)); })) == "");
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, "before")) == "");
+    t.settle();
+    t.cluster.network.cut("a", "b");
+    t.cluster.run(10 * kSecond);
+    CHECK(t.a().status().images.back().role == Role::kFrozen);
+    auto image = t.a().volume->open_image(t.a().group("web.img"), true);
+    REQUIRE(image);
+    auto held = t.a().volume->write(**image, t.a().caller, 0, as_bytes("held"));
+    REQUIRE_FALSE(held);
+    CHECK(held.error().kind == ErrorKind::kWouldWait);
+    t.cluster.network.mend("a", "b");
+    REQUIRE(t.cluster.until([&] { return t.in_sync(); }));
+    REQUIRE(ok(t.a().volume->write(**image, t.a().caller, 0, as_bytes("goes on"))) == "");
+    t.a().volume->close_image(*image, true, true);
+    t.check_equal();
+  }
+
+  TEST_CASE("a removed peer is not waited for, and is refused") {
+    TwoNodes t(80);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.b().kill();
+    REQUIRE(ok(t.a().command([&](Node::Done done) { t.a().node->remove_peer(NodeId{2}, std::move(done)); })) == "");
+    CHECK(t.a().node->peers().empty());
+    REQUIRE(ok(t.a().write("web.img", 0, "alone")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.b().start({"a"});
+    t.cluster.run(5 * kSecond);
+    CHECK(t.b().status().peers[0].link == LinkState::kRefused);
+    CHECK(t.b().status().peers[0].link_reason.find("removed") != std::string::npos);
+  }
+}
