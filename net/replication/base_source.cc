@@ -7,9 +7,9 @@
 namespace vmfs {
 namespace {
 
-// Objects of the name space that go in one record: far below kPayloadMax even with longest names and
-// targets (4.5 KiB each).
-constexpr std::size_t kObjectsPerRecord = 128;
+// Bytes in one record: what the journal with the smallest segments takes, and little enough that the
+// stream stands still only briefly while they are read.
+constexpr std::uint64_t kBlockBytes = 256u << 10;
 
 }  // namespace
 
@@ -179,10 +179,12 @@ void BaseSource::read() {
     const GroupState& state = work.image.state;
     while (work.names_sent < work.names.size()) {
       if (!sender_.has_room()) return;
-      std::size_t count = std::min(kObjectsPerRecord, work.names.size() - work.names_sent);
-      auto first = work.names.begin() + static_cast<std::ptrdiff_t>(work.names_sent);
-      std::vector<BaseObject> some(first, first + static_cast<std::ptrdiff_t>(count));
-      work.names_sent += count;
+      std::vector<BaseObject> some;
+      for (std::size_t bytes = 0; bytes < kBlockBytes / 4 && work.names_sent < work.names.size();) {
+        const BaseObject& object = work.names[work.names_sent++];
+        bytes += 200 + object.name.size() + object.target.size();
+        some.push_back(object);
+      }
       sender_.inject(header(RecordType::kBaseData, {state.history.back().epoch, state.seq}),
                      encode(some), compression_());
     }
@@ -195,7 +197,7 @@ void BaseSource::read() {
         while (work.range < work.job.ranges.size()) {
           const BaseRange& range = work.job.ranges[work.range];
           std::uint64_t end = range.offset + range.length;
-          auto next = volume.base_next(work.job.group, work.offset, kPayloadMax);
+          auto next = volume.base_next(work.job.group, work.offset, kBlockBytes);
           if (!next) {
             work.result = pass(next.error());
             return;
