@@ -345,6 +345,11 @@ std::uint64_t SimDisk::changing_calls() const {
   return changing_calls_;
 }
 
+std::uint64_t SimDisk::failures() const {
+  std::lock_guard guard(mutex_);
+  return failures_;
+}
+
 Result<Bytes> SimDisk::durable_content(const std::string& path) {
   std::lock_guard guard(mutex_);
   InodeRef at = root_;

@@ -99,7 +99,11 @@ std::optional<int> SimDisk::before(Operation operation, Label label, const std::
     hook = hook_;
   }
   if (hook)
-    if (std::optional<int> number = hook({operation, label, path})) return number;
+    if (std::optional<int> number = hook({operation, label, path})) {
+      std::lock_guard guard(mutex_);
+      ++failures_;
+      return number;
+    }
   std::lock_guard guard(mutex_);
   if (stopped_) return EIO;
   for (auto rule = rules_.begin(); rule != rules_.end(); ++rule) {
@@ -110,6 +114,7 @@ std::optional<int> SimDisk::before(Operation operation, Label label, const std::
       continue;
     }
     const int number = rule->number;
+    ++failures_;
     if (!rule->always) rules_.erase(rule);
     return number;
   }

@@ -135,7 +135,8 @@ class SimDisk : public Disk {
 
   std::uint64_t calls() const;  // so far
   std::uint64_t changing_calls() const;
-  std::uint64_t used() const;  // bytes; clones are counted as if they shared nothing
+  std::uint64_t failures() const;  // calls that a rule or the hook made fail
+  std::uint64_t used() const;      // bytes; clones are counted as if they shared nothing
   // What a reader would find after a power loss now that keeps nothing unsynced.
   Result<Bytes> durable_content(const std::string& path);
 
@@ -191,7 +192,7 @@ class SimDisk : public Disk {
   std::vector<FailRule> rules_;
   std::function<std::optional<int>(const DiskCall&)> hook_;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> locks_;  // inode number, life
-  std::uint64_t calls_ = 0, changing_calls_ = 0;
+  std::uint64_t calls_ = 0, changing_calls_ = 0, failures_ = 0;
 };
 
 }  // namespace vmfs::sim

@@ -1,0 +1,266 @@
+// The simulator: runs scenarios from seeds for a time, and says which seeds fail and how to replay
+// them.
+//
+//   sim [--seconds N] [--seed S] [--count N] [--scenario NAME] [--mistake NAME|all] [--long]
+//   [--verbose]
+//
+// Without --scenario and --mistake: all scenarios, for most of the time; and then each known
+// mistake is switched on until a seed fails because of it, which must happen.
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fs/base/log.h"
+#include "tests/sim/lib/scenario.h"
+
+namespace vmfs::sim {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr unsigned kSeedSecondsMax = 30;  // a seed that takes longer hangs
+
+struct Arguments {
+  double seconds = 30;
+  std::uint64_t seed = 1;
+  std::uint64_t count = 0;  // 0: as many as the time allows
+  std::string scenario, mistake, program;
+  bool long_run = false;
+};
+
+// What a child process leaves behind, however it ends.
+struct Shared {
+  std::uint64_t seed = 0;  // under work
+  std::uint64_t done = 0;  // seeds that ended
+  bool failed = false;     // `seed` failed with `what`
+  char what[4000] = {};
+};
+
+struct Failure {
+  std::uint64_t seed;
+  std::string what;
+};
+
+struct Outcome {
+  std::uint64_t seeds = 0;
+  double seconds = 0;
+  std::vector<Failure> failures;
+};
+
+// Runs seeds in a child, so that an abort or a hang of one is a failure like any other.
+std::optional<Failure> run_child(Shared& shared, const Scenario& scenario, std::uint64_t first,
+                                 std::uint64_t count, Clock::time_point until) {
+  shared.failed = false;
+  shared.seed = first;
+  std::fflush(nullptr);
+  const pid_t child = ::fork();
+  if (child < 0) {
+    std::perror("sim: fork");
+    std::exit(2);
+  }
+  if (child == 0) {
+    for (std::uint64_t i = 0; i < count && Clock::now() < until; ++i) {
+      shared.seed = first + i;
+      ::alarm(verbose ? 0 : kSeedSecondsMax);
+      try {
+        scenario.run(shared.seed);
+      } catch (const SimFailure& failure) {
+        std::snprintf(shared.what, sizeof shared.what, "%s", failure.what.c_str());
+        shared.failed = true;
+        ::_exit(1);
+      }
+      ++shared.done;
+    }
+    ::_exit(0);
+  }
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0) {
+  }
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return std::nullopt;
+  if (shared.failed) return Failure{shared.seed, shared.what};
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
+    return Failure{shared.seed, fmt::format("hung: no end after {} seconds", kSeedSecondsMax)};
+  if (WIFSIGNALED(status))
+    return Failure{shared.seed, fmt::format("died: {}", ::strsignal(WTERMSIG(status)))};
+  return Failure{shared.seed, fmt::format("ended with status {}", WEXITSTATUS(status))};
+}
+
+Outcome run_seeds(Shared& shared, const Scenario& scenario, const Arguments& arguments,
+                  double seconds, std::size_t failures_max) {
+  Outcome outcome;
+  const auto start = Clock::now();
+  const auto until =
+      start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  const std::uint64_t most = arguments.count ? arguments.count : ~std::uint64_t{0};
+  std::uint64_t next = arguments.seed;
+  shared.done = 0;
+  while (next - arguments.seed < most && (arguments.count || Clock::now() < until)) {
+    auto failure = run_child(shared, scenario, next, most - (next - arguments.seed),
+                             arguments.count ? Clock::time_point::max() : until);
+    if (!failure) break;
+    outcome.failures.push_back(*failure);
+    if (outcome.failures.size() >= failures_max) break;
+    next = failure->seed + 1;
+  }
+  outcome.seeds = shared.done + outcome.failures.size();
+  outcome.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  return outcome;
+}
+
+std::string replay(const Arguments& arguments, const Scenario& scenario, std::uint64_t seed,
+                   const std::string& mistake) {
+  return fmt::format("{} --scenario {} --seed {} --count 1 --verbose{}", arguments.program,
+                     scenario.name, seed, mistake.empty() ? "" : " --mistake " + mistake);
+}
+
+const Scenario* find_scenario(const std::string& name) {
+  for (const Scenario& scenario : scenarios())
+    if (name == scenario.name) return &scenario;
+  return nullptr;
+}
+
+void print_speed(const Outcome& outcome) {
+  fmt::print("{} seeds, {:.0f} a second", outcome.seeds,
+             static_cast<double>(outcome.seeds) / std::max(outcome.seconds, 1e-3));
+}
+
+// True: as it should be.
+bool run_scenario(Shared& shared, const Scenario& scenario, const Arguments& arguments,
+                  double seconds) {
+  constexpr std::size_t kFailuresMax = 10;
+  Outcome outcome = run_seeds(shared, scenario, arguments, seconds, kFailuresMax);
+  fmt::print("{:<24}", scenario.name);
+  print_speed(outcome);
+  fmt::print(", {} failed ({})\n", outcome.failures.size(), scenario.about);
+  for (const Failure& failure : outcome.failures)
+    fmt::print("  seed {}: {}\n    replay: {}\n", failure.seed, failure.what,
+               replay(arguments, scenario, failure.seed, ""));
+  std::fflush(stdout);
+  return outcome.failures.empty();
+}
+
+bool run_mistake(Shared& shared, const KnownMistake& mistake, const Arguments& arguments,
+                 double seconds) {
+  const Scenario* scenario = find_scenario(mistake.scenario);
+  if (!scenario) {
+    fmt::print("mistake {}: no scenario {}\n", mistake.name, mistake.scenario);
+    return false;
+  }
+  *mistake.on = true;
+  Outcome outcome = run_seeds(shared, *scenario, arguments, seconds, 1);
+  *mistake.on = false;
+  fmt::print("mistake {:<34}", mistake.name);
+  print_speed(outcome);
+  if (outcome.failures.empty()) {
+    fmt::print(": NOT FOUND by {} ({})\n", scenario->name, mistake.about);
+    return false;
+  }
+  const Failure& failure = outcome.failures.front();
+  fmt::print(": found by {}, seed {}: {}\n", scenario->name, failure.seed, failure.what);
+  if (verbose)
+    fmt::print("    replay: {}\n", replay(arguments, *scenario, failure.seed, mistake.name));
+  std::fflush(stdout);
+  return true;
+}
+
+int usage(const char* program, const std::string& wrong) {
+  fmt::print(stderr,
+             "sim: {}\nusage: {} [--seconds N] [--seed S] [--count N] [--scenario NAME] "
+             "[--mistake NAME|all] [--long] [--verbose]\nscenarios:\n",
+             wrong, program);
+  for (const Scenario& scenario : scenarios())
+    fmt::print(stderr, "  {:<24}{}\n", scenario.name, scenario.about);
+  fmt::print(stderr, "mistakes:\n");
+  for (const KnownMistake& mistake : known_mistakes())
+    fmt::print(stderr, "  {:<34}{}\n", mistake.name, mistake.about);
+  return 2;
+}
+
+int run(int count, char** values) {
+  Arguments arguments;
+  arguments.program = values[0];
+  for (int i = 1; i < count; ++i) {
+    const std::string option = values[i];
+    if (option == "--long" || option == "--verbose") {
+      (option == "--long" ? arguments.long_run : verbose) = true;
+      continue;
+    }
+    if (i + 1 == count) return usage(values[0], option + ": unknown, or its value is missing");
+    const std::string value = values[++i];
+    char* end = nullptr;
+    const bool number = option == "--seconds" || option == "--seed" || option == "--count";
+    const double parsed = number ? std::strtod(value.c_str(), &end) : 0;
+    if (number && (end == value.c_str() || *end != '\0' || parsed < 0))
+      return usage(values[0], fmt::format("{} {}: not a number", option, value));
+    if (option == "--seconds")
+      arguments.seconds = parsed;
+    else if (option == "--seed")
+      arguments.seed = std::strtoull(value.c_str(), nullptr, 10);
+    else if (option == "--count")
+      arguments.count = std::strtoull(value.c_str(), nullptr, 10);
+    else if (option == "--scenario")
+      arguments.scenario = value;
+    else if (option == "--mistake")
+      arguments.mistake = value;
+    else
+      return usage(values[0], option + ": unknown option");
+  }
+  if (arguments.long_run) arguments.seconds = std::max(arguments.seconds, 3600.0);
+  if (!arguments.scenario.empty() && !find_scenario(arguments.scenario))
+    return usage(values[0], arguments.scenario + ": no such scenario");
+  // The scenarios provoke errors all the time: the log of them is for replaying.
+  set_log_maximum(verbose ? Priority::kDebug : static_cast<Priority>(-1));
+
+  auto* shared = static_cast<Shared*>(
+      ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  if (shared == MAP_FAILED) {
+    std::perror("sim: mmap");
+    return 2;
+  }
+  new (shared) Shared;
+
+  std::vector<const Scenario*> chosen;
+  std::vector<const KnownMistake*> mistakes;
+  for (const Scenario& scenario : scenarios())
+    if (arguments.mistake.empty() &&
+        (arguments.scenario.empty() || arguments.scenario == scenario.name))
+      chosen.push_back(&scenario);
+  const bool all_mistakes =
+      arguments.mistake == "all" || (arguments.mistake.empty() && arguments.scenario.empty());
+  for (const KnownMistake& mistake : known_mistakes())
+    if (all_mistakes || arguments.mistake == mistake.name) mistakes.push_back(&mistake);
+  if (chosen.empty() && mistakes.empty())
+    return usage(values[0], arguments.mistake + ": no such mistake");
+
+  const double mistakes_share = chosen.empty() ? 1.0 : mistakes.empty() ? 0.0 : 0.3;
+  double weights = 0;
+  for (const Scenario* scenario : chosen) weights += scenario->weight;
+  int passed = 0, failed = 0;
+  for (const Scenario* scenario : chosen) {
+    const double seconds = arguments.seconds * (1 - mistakes_share) * scenario->weight / weights;
+    ++(run_scenario(*shared, *scenario, arguments, seconds) ? passed : failed);
+  }
+  for (const KnownMistake* mistake : mistakes) {
+    const double seconds =
+        arguments.seconds * mistakes_share / static_cast<double>(mistakes.size());
+    ++(run_mistake(*shared, *mistake, arguments, seconds) ? passed : failed);
+  }
+  fmt::print("{} passed, {} failed\n", passed, failed);
+  return failed == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace vmfs::sim
+
+int main(int count, char** values) { return vmfs::sim::run(count, values); }
