@@ -71,6 +71,8 @@ Result<std::unique_ptr<Journal>> Journal::open(Disk& disk, Clock& clock,
 
 // Takes the files over, and makes durable what was found.
 Result<> Journal::Impl::adopt(JournalFiles& files, FoundLog& log, bool sync_failed) {
+  // First, because rewriting needs one of their names.
+  for (const std::string& name : files.unfinished) VMFS_TRY(disk.remove(name, "journal.open"));
   auto sync_or_rewrite = [&](const LogSegment& part) -> Result<> {
     FoundSegment& found = files.segments.at(part.number);
     if (!sync_failed) {
@@ -91,7 +93,6 @@ Result<> Journal::Impl::adopt(JournalFiles& files, FoundLog& log, bool sync_fail
   for (const LogSegment& part : log.walked)
     if (geometry.start(part.number + 1) > log.claimed_durable) VMFS_TRY(sync_or_rewrite(part));
 
-  for (const std::string& name : files.unfinished) VMFS_TRY(disk.remove(name, "journal.open"));
   auto take = [&](std::uint64_t number) {
     FoundSegment& found = files.segments.at(number);
     segments.adopt(number, std::move(found.file), found.incarnation);
@@ -156,6 +157,11 @@ Result<> Journal::Impl::begin_generation(const FoundLog& log) {
   Bytes block(kBlock);
   std::memcpy(block.data(), &start, sizeof start);
   File& file = segments.file(current);
+  // A lost life may have got as far as sealing this segment, and of what it wrote the seal alone may have
+  // reached the disk. By that the segment would be taken at the next start, with records that are gone.
+  const std::uint64_t trailer = options.segment_size - sizeof(SealTrailer);
+  CHECK_COMPARE(geometry.offset(at) + kBlock, <=, trailer);
+  VMFS_TRY(file.write(Bytes(sizeof(SealTrailer)), trailer, "journal.generation"));
   VMFS_TRY(file.write(block, geometry.offset(at), "journal.generation"));
   if (auto synced = file.sync_data("journal.generation"); !synced) {
     set_sync_failed_marker(disk);

@@ -43,6 +43,12 @@ class JournalWorld {
     options_.node = new_node_id();
     options_.segment_size = 1u << 20;
     options_.size_max = random_.between(4, 6) << 20;
+    if (verbose)
+      disk_.set_hook([](const DiskCall& call) -> std::optional<int> {
+        if (changes_disk(call.operation))
+          say("    {} {} {}", to_string(call.operation), call.path, call.label);
+        return std::nullopt;
+      });
     require(Journal::create(disk_, options_), "create");
     for (std::uint64_t group = 0; group < kGroups; ++group) cursors_[group].epoch = new_epoch_id();
     large_percent_ = random_.one_in(4) ? 30 : 3;

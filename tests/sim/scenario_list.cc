@@ -9,6 +9,10 @@ const std::vector<Scenario>& scenarios() {
   static const std::vector<Scenario> list = {
       {"journal", "several writers on one journal; deaths, power losses, failing calls",
        run_journal_scenario, 2},
+      {"volume", "one node: deaths and power losses at any disk call", run_volume_scenario, 3},
+      {"names", "the same, with mostly creates, renames and removals", run_names_scenario, 2},
+      {"failing-disk", "the same, with failing syncs and writes", run_failing_scenario, 2},
+      {"full-disk", "the same, on a disk that fills up", run_full_scenario, 1},
   };
   return list;
 }
@@ -19,6 +23,12 @@ const std::vector<KnownMistake>& known_mistakes() {
        &mistakes.acknowledge_early, "journal"},
       {"retry-failed-sync", "sync again after a failed sync, and believe it",
        &mistakes.retry_failed_sync, "journal"},
+      {"one-epoch-twice", "give two records one (epoch, seq) after an unclean stop",
+       &mistakes.one_epoch_twice, "volume"},
+      {"rename-by-path", "redo a rename by its path instead of by its object",
+       &mistakes.rename_by_path, "names"},
+      {"apply-before-durable", "carry records into the store before they are durable",
+       &mistakes.apply_before_durable, "volume"},
   };
   return list;
 }

@@ -6,5 +6,9 @@
 namespace vmfs::sim {
 
 void run_journal_scenario(std::uint64_t seed);
+void run_volume_scenario(std::uint64_t seed);
+void run_names_scenario(std::uint64_t seed);
+void run_failing_scenario(std::uint64_t seed);
+void run_full_scenario(std::uint64_t seed);
 
 }  // namespace vmfs::sim

@@ -53,8 +53,11 @@ Result<> SimFile::write_all(Bytes bytes, std::uint64_t offset, Label label) {
   if (std::optional<int> number = before(Operation::kWrite, label)) {
     std::lock_guard guard(disk_.mutex_);
     // A part may have been written before it failed, unless nobody was there to write.
-    if (life_ == disk_.life_ && !disk_.stopped_ && writable_)
-      store(ByteView(bytes).first(disk_.random_.below(bytes.size() + 1)), offset);
+    if (life_ == disk_.life_ && !disk_.stopped_ && writable_) {
+      std::uint64_t end = offset + disk_.random_.below(bytes.size() + 1);
+      end -= end % kSector;
+      if (end > offset) store(ByteView(bytes).first(end - offset), offset);
+    }
     return disk_.refuse(*number, path_, label);
   }
   std::lock_guard guard(disk_.mutex_);
