@@ -2,9 +2,11 @@
 // part); replaying what was found.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 
 #include "fs/base/check.h"
 #include "fs/base/hash.h"
@@ -100,7 +102,9 @@ Result<> Journal::Impl::adopt(JournalFiles& files, FoundLog& log, bool sync_fail
   for (std::uint64_t number = log.oldest; number <= log.last; ++number)
     if (files.segments.contains(number)) take(number);
   for (std::uint64_t number : log.prepared) take(number);
-  // Files that count for nothing become spares, as far as the limit allows.
+  // Files that count for nothing become spares, as far as the limit allows. The newest first: a crash in
+  // between must not leave a gap, behind which a log of its own would seem to begin.
+  std::sort(log.not_needed.begin(), log.not_needed.end(), std::greater<>());
   for (std::uint64_t number : log.not_needed) {
     std::string name = spare_name(number);
     VMFS_TRY(disk.rename(segment_name(number), name, true, "journal.open"));
@@ -131,7 +135,9 @@ Result<> Journal::Impl::begin_generation(const FoundLog& log) {
   generation = log.generation_max + 1;
   Lsn at = align_to_block(log.end);
   for (const SealEntry& entry : log.last_entries) table->add(entry);
-  bool here = segments.has(log.last) && fits(at, table->entries, kBlock);
+  // A log that ends in the segment's last block (a seal was torn) has no whole block left there.
+  bool here = segments.has(log.last) && geometry.number(at) == log.last &&
+              fits(at, table->entries, kBlock);
   if (!here) {
     if (segments.has(log.last)) {
       ++current;
