@@ -31,6 +31,10 @@ class VolumeWorld {
     options_.journal.node = new_node_id();
     options_.journal.segment_size = 1u << 20;
     options_.journal.size_max = random_.between(4, 8) << 20;
+    disk_.set_hook([this](const DiskCall& call) -> std::optional<int> {
+      watch(call);
+      return std::nullopt;
+    });
     if (!disk_.make_directory("journal", "sim")) fail_scenario("the journal's directory");
     journal_disk_ = disk_.subdirectory("journal");
     if (auto made = Volume::create(disk_, *journal_disk_, options_); !made)
@@ -94,6 +98,19 @@ class VolumeWorld {
     }
   }
 
+  // Between two writes to the store: what the first has brought there must be durable in the
+  // journal. The call comes from within the volume, so what is wrong is told later.
+  void watch(const DiskCall& call) {
+    if (!invariants_ || call.operation != Operation::kWrite || !wrong_.empty() ||
+        std::string_view(call.label) != "store.apply" || !random_.one_in(4))
+      return;
+    try {
+      invariants_->check_store(disk_, client_.history().now(), client_.change_ends());
+    } catch (const SimFailure& failure) {
+      wrong_ = failure.what;
+    }
+  }
+
   // Whether the node is in trouble that explains an error.
   bool troubled() const {
     return disk_.stopped() || disk_.failures() > failures_before_ ||
@@ -118,6 +135,7 @@ class VolumeWorld {
     } else {
       background();
     }
+    if (!wrong_.empty()) throw SimFailure{wrong_};
     if (disk_.stopped()) return false;
     invariants_->check_new_records();
     invariants_->check_journal();
@@ -268,11 +286,12 @@ class VolumeWorld {
   VolumeClient client_;
   RecordNames names_;
   std::unique_ptr<Volume> volume_;
-  std::unique_ptr<VolumeInvariants> invariants_;
+  std::unique_ptr<VolumeInvariants> invariants_;  // of this life of the volume
   std::uint64_t failures_before_ = 0;
   bool journal_faults_ = false;
   bool may_lose_acknowledged_ = false;
   bool power_lost_ = false;
+  std::string wrong_;
 };
 
 }  // namespace
