@@ -373,7 +373,7 @@ void Node::Impl::remove_peer(NodeId id, Done done) {
   if (peer->connection != nullptr) {
     Connection& connection = *peer->connection;
     connection.link->send(encode_message(
-        Refusal{RefusalReason::kRemoved, fmt::format("removed from the volume by {}", options.node_name)}));
+        HelloRefused{RefusalReason::kRemoved, fmt::format("removed from the volume by {}", options.node_name)}));
     close(connection, "removed from the volume", true);
   }
   for (auto& connection : connections)

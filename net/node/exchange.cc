@@ -178,6 +178,7 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
       break;
     case Course::kSplit:
       positions.stop(group);
+      peer.courses[group] = next;  // what it says names both sides
       mark_split(group, true);
       break;
     case Course::kNeitherWhole:

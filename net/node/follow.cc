@@ -79,6 +79,9 @@ void Node::Impl::follow(Peer& peer, GroupId group) {
           return;
         }
         problem(fmt::format("follow-{}", group), "");
+        log_info("{}: asks {} for {}", shown(group), peer->info.name,
+                 *ranges ? fmt::format("{} ranges", (*ranges)->size())
+                         : std::string("all of it: what was changed here is not in the journal any more"));
         send_base_request(*peer, group, common, std::move(*ranges));
       });
 }

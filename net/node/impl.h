@@ -167,6 +167,7 @@ struct Node::Impl final : Volume::Observer {
   const char* name_of(NodeId id);
   Peer& add_peer(const PeerInfo& info);
   void introduce(Connection& connection);
+  void set_deference(Peer& peer);
   void set_link_state(Peer& peer, LinkState state, std::string reason);
   void sweep();
   void learn(const Peers& peers);

@@ -31,6 +31,12 @@ Peer& Node::Impl::add_peer(const PeerInfo& info) {
   return *peers.back();
 }
 
+// The node with the higher id lets the other dial first, if it can be dialled.
+void Node::Impl::set_deference(Peer& peer) {
+  peer.back_off.defer(!options.address.empty() && raw(peer.info.id) != 0 &&
+                      raw(options.node) > raw(peer.info.id));
+}
+
 void Node::Impl::set_link_state(Peer& peer, LinkState state, std::string reason) {
   if (peer.link_state != state) {
     peer.link_since_wall_ns = clock.wall_ns();
@@ -167,6 +173,7 @@ void Node::Impl::established(Connection& connection) {
   }
   connection.established = true;
   peer.connection = &connection;
+  set_deference(peer);
   peer.back_off.established();
   peer.persisted.last_contact_wall_ns = clock.wall_ns();
   set_link_state(peer, LinkState::kConnected, "");

@@ -162,6 +162,10 @@ void Node::Impl::start() {
   started = true;
   started_ns = now();
   next_periodic_ns = started_ns + kPeriod;
+  for (auto& peer : peers) {
+    set_deference(*peer);
+    peer->back_off.begin(started_ns);
+  }
   for (const GroupState& state : volume.groups()) {
     bool named = raw(state.owner) == 0 && state.taker == options.node;
     if (named) named_taker.push_back(state.id);
@@ -169,9 +173,9 @@ void Node::Impl::start() {
       unsettled.insert(state.id);
   }
   if (!peers.empty()) {
-    // Nobody is connected yet: what goes on from before the start goes on without the peers.
+    // Nobody is connected yet: what goes on from before the start goes on without the peers, in new
+    // epochs, which the volume's recovery has seen to.
     alone_from = volume.journal().written_lsn();
-    volume.begin_epochs(EpochCause::kPeerLost);
     update_counting();
     freeze_or_thaw();
   }

@@ -17,7 +17,15 @@ class BackOff {
   // A refusal needs a person; still tried, because the other side may be mended.
   static constexpr std::int64_t kRefusedDelay = 15'000'000'000;
 
+  // Both nodes dial. One of them begins this much later, so that they seldom meet with two connections
+  // of which one has to go.
+  static constexpr std::int64_t kDeference = 700'000'000;
+
   explicit BackOff(std::uint64_t seed) : random_(seed) {}
+
+  // Lets the other side dial first.
+  void defer(bool deferential) { deference_ = deferential ? kDeference : 0; }
+  void begin(std::int64_t now_ns) { next_ns_ = now_ns + deference_; }
 
   // Whether to dial now. After true, one of the outcomes below must be reported.
   bool due(std::int64_t now_ns) const { return !busy_ && now_ns >= next_ns_; }
@@ -38,7 +46,7 @@ class BackOff {
     }
     // Between half and all of it, so that two nodes do not keep meeting each other halfway.
     delay = delay / 2 + static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(delay / 2 + 1));
-    next_ns_ = now_ns + delay;
+    next_ns_ = now_ns + delay + deference_;
   }
   void retry_now() {
     if (!busy_) next_ns_ = 0;
@@ -49,6 +57,7 @@ class BackOff {
   bool busy_ = false;
   int failures_ = 0;
   std::int64_t next_ns_ = 0;
+  std::int64_t deference_ = 0;
 };
 
 }  // namespace vmfs

@@ -4,11 +4,11 @@
 
 namespace vmfs {
 
-std::optional<Refusal> judge_hello(const SessionIdentity& identity, const Hello& theirs, bool dialed) {
+std::optional<HelloRefused> judge_hello(const SessionIdentity& identity, const Hello& theirs, bool dialed) {
   const Hello& own = identity.own;
   auto refusal = [](RefusalReason reason, std::string text) {
     text.resize(std::min(text.size(), kTextMax));
-    return Refusal{reason, std::move(text)};
+    return HelloRefused{reason, std::move(text)};
   };
   if (theirs.version_oldest > own.version || theirs.version < own.version_oldest)
     return refusal(RefusalReason::kVersion,
@@ -78,7 +78,7 @@ Session::Actions Session::close(std::string why) {
   return actions;
 }
 
-Session::Actions Session::refuse(Refusal refusal) {
+Session::Actions Session::refuse(HelloRefused refusal) {
   state_ = State::kOver;
   Actions actions;
   CloseAction closing{refusal.text, refusal.reason != RefusalReason::kDuplicate, refusal.reason};
@@ -101,7 +101,7 @@ Session::Actions Session::message(const Message& message, std::int64_t now_ns) {
   if (state_ == State::kOver) return {};
   heard(now_ns);
   Actions actions;
-  if (const auto* refusal = std::get_if<Refusal>(&message)) {
+  if (const auto* refusal = std::get_if<HelloRefused>(&message)) {
     state_ = State::kOver;
     bool refused = refusal->reason != RefusalReason::kDuplicate;
     actions.push_back(CloseAction{"the peer refuses: " + refusal->text, refused, refusal->reason});

@@ -2,7 +2,7 @@
 // goes in, actions come out. What travels after the handshake (positions, records) is not its
 // business; it only tells the node when that may begin, and when the peer has fallen silent.
 //
-//   opened -> both send Hello -> each judges the other's: Welcome, or Refusal and close
+//   opened -> both send Hello -> each judges the other's: Welcome, or HelloRefused and close
 //   Hello accepted and Welcome received -> established -> heartbeats until silent or closed
 #pragma once
 
@@ -34,7 +34,7 @@ struct SessionIdentity {
 };
 
 // Judges a Hello: the refusal, or nothing if it is welcome.
-std::optional<Refusal> judge_hello(const SessionIdentity& identity, const Hello& theirs, bool dialed);
+std::optional<HelloRefused> judge_hello(const SessionIdentity& identity, const Hello& theirs, bool dialed);
 
 // Two connections to the same peer: whether the newer one replaces the older.
 struct ConnectionFacts {
@@ -65,7 +65,7 @@ class Session {
   Session(SessionIdentity identity, bool dialed, std::int64_t now_ns);
 
   Actions opened();
-  // Hello, Welcome, Refusal, Heartbeat and Bye; other messages only refresh (heard()).
+  // Hello, Welcome, HelloRefused, Heartbeat and Bye; other messages only refresh (heard()).
   Actions message(const Message& message, std::int64_t now_ns);
   Actions tick(std::int64_t now_ns, std::int64_t wall_ns);
   // Bytes arrived: the peer lives.
@@ -81,7 +81,7 @@ class Session {
   std::int64_t last_heard_ns() const { return last_heard_ns_; }
 
  private:
-  Actions refuse(Refusal refusal);
+  Actions refuse(HelloRefused refusal);
   Actions close(std::string why);
   void maybe_establish(Actions& actions);
 

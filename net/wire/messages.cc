@@ -40,7 +40,7 @@ struct Encoder {
     Writer(bytes).put(m.version);
     return bytes;
   }
-  Bytes operator()(const Refusal& m) const {
+  Bytes operator()(const HelloRefused& m) const {
     Bytes bytes = begin(MessageType::kRefusal);
     Writer(bytes).put(m.reason).text(m.text);
     return bytes;
@@ -300,7 +300,7 @@ Result<Message> decode_message(ByteView body) {
     case MessageType::kHello: return decode_hello(in);
     case MessageType::kWelcome: return in.finish(Welcome{in.get<std::uint16_t>()});
     case MessageType::kRefusal: {
-      Refusal m;
+      HelloRefused m;
       m.reason = in.one_of("refusal", RefusalReason::kWrongVolume, RefusalReason::kProtocol);
       m.text = in.text();
       return in.finish(std::move(m));

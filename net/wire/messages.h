@@ -79,7 +79,7 @@ enum class RefusalReason : std::uint8_t {
   kProtocol = 7,
 };
 
-struct Refusal {
+struct HelloRefused {
   RefusalReason reason{};
   std::string text;  // for a person
 };
@@ -167,7 +167,7 @@ struct Bye {
   std::string reason;
 };
 
-using Message = std::variant<Hello, Welcome, Refusal, Positions, Ack, FlushRequest, Want, WantRefused,
+using Message = std::variant<Hello, Welcome, HelloRefused, Positions, Ack, FlushRequest, Want, WantRefused,
                              Heartbeat, BaseRequest, Resolve, VolumeSettings, Peers, PeerRemoved, Bye>;
 
 Bytes encode_message(const Message& message);

@@ -49,7 +49,7 @@ std::vector<Message> all_messages() {
   settings.changed_wall_ns = 77;
   return {hello,
           Welcome{1},
-          Refusal{RefusalReason::kRemoved, "gone"},
+          HelloRefused{RefusalReason::kRemoved, "gone"},
           some_positions(),
           Ack{9, 8, true},
           FlushRequest{4},

@@ -71,9 +71,15 @@ TEST_SUITE("node") {
       REQUIRE(ok(t.a().write("web.img", i * 4096, "block " + std::to_string(i))) == "");
       REQUIRE(ok(t.a().flush("web.img")) == "");
     }
+    t.a().power_loss();
     t.b().power_loss();
     t.b().start({"a"});
-    CHECK(t.b().read("web.img", 9 * 4096, 7) == "block 9");
+    t.cluster.run(kSecond);
+    for (const ImageStatus& image : t.b().status().images) CHECK(image.role != Role::kInconsistent);
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    for (int i = 0; i < 10; ++i)
+      CHECK(t.b().read("web.img", i * 4096, 7) == "block " + std::to_string(i));
+    t.a().start({"b"});
     t.check_equal();
   }
 
