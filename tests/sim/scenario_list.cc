@@ -13,6 +13,10 @@ const std::vector<Scenario>& scenarios() {
       {"names", "the same, with mostly creates, renames and removals", run_names_scenario, 2},
       {"failing-disk", "the same, with failing syncs and writes", run_failing_scenario, 2},
       {"full-disk", "the same, on a disk that fills up", run_full_scenario, 1},
+      {"cluster", "two nodes: cuts, deaths and power losses of one or both", run_cluster_scenario,
+       3},
+      {"failover", "the same, and one is taken over by force while it is dead",
+       run_failover_scenario, 3},
   };
   return list;
 }

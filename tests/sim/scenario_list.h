@@ -10,5 +10,7 @@ void run_volume_scenario(std::uint64_t seed);
 void run_names_scenario(std::uint64_t seed);
 void run_failing_scenario(std::uint64_t seed);
 void run_full_scenario(std::uint64_t seed);
+void run_cluster_scenario(std::uint64_t seed);
+void run_failover_scenario(std::uint64_t seed);
 
 }  // namespace vmfs::sim

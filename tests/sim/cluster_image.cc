@@ -1,0 +1,74 @@
+#include "tests/sim/cluster_image.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace vmfs::sim {
+
+void ClusterImage::flushed(std::size_t writes, bool peers_too) {
+  flushed_ = std::max(flushed_, writes);
+  if (peers_too) flushed_on_both_ = std::max(flushed_on_both_, writes);
+}
+
+std::optional<std::size_t> ClusterImage::moment(const std::vector<ChangeNumber>& cells,
+                                                std::size_t floor,
+                                                std::vector<bool>* left_out) const {
+  // Each write in doubt may have been done or not. There are few at a time: all ways are tried.
+  std::vector<std::size_t> doubts;
+  for (std::size_t i = 0; i < writes_.size(); ++i)
+    if (writes_[i].in_doubt) doubts.push_back(i);
+  if (doubts.size() > 8) return std::nullopt;
+  std::optional<std::size_t> latest;
+  for (std::uint32_t choice = 0; choice < (1u << doubts.size()); ++choice) {
+    std::vector<bool> skip(writes_.size());
+    for (std::size_t i = 0; i < doubts.size(); ++i) skip[doubts[i]] = (choice >> i) & 1;
+    std::vector<ChangeNumber> state;
+    for (std::size_t count = 0;; ++count) {
+      if (count >= floor && state == cells && (!latest || count > *latest)) {
+        latest = count;
+        if (left_out) *left_out = skip;
+      }
+      if (count == writes_.size()) break;
+      const ClusterWrite& write = writes_[count];
+      if (skip[count]) continue;
+      state.resize(std::max<std::size_t>(state.size(), write.first + write.count));
+      std::fill_n(state.begin() + static_cast<std::ptrdiff_t>(write.first), write.count,
+                  write.number);
+    }
+  }
+  return latest;
+}
+
+std::string ClusterImage::settle(const std::vector<ChangeNumber>& cells, bool forced) {
+  std::vector<bool> left_out;
+  const std::size_t floor = forced ? flushed_on_both_ : flushed_;
+  const auto count = moment(cells, floor, &left_out);
+  if (!count) {
+    if (auto earlier = moment(cells, 0, nullptr))
+      return fmt::format("{}: {} writes of {} are there, {} were promised", name_, *earlier,
+                         writes_.size(), floor);
+    return fmt::format("{}: the content is that of no moment ({} writes, {} promised)", name_,
+                       writes_.size(), floor);
+  }
+  std::vector<ClusterWrite> kept;
+  std::size_t flushed = 0, on_both = 0;
+  for (std::size_t i = 0; i < *count; ++i) {
+    if (left_out[i]) continue;
+    kept.push_back(writes_[i]);
+    kept.back().in_doubt = false;
+    if (i < flushed_) flushed = kept.size();
+    if (i < flushed_on_both_) on_both = kept.size();
+  }
+  writes_ = std::move(kept);
+  flushed_ = flushed;
+  flushed_on_both_ = on_both;
+  return {};
+}
+
+std::string ClusterImage::check_some_moment(const std::vector<ChangeNumber>& cells) const {
+  if (moment(cells, 0, nullptr)) return {};
+  return fmt::format("{}: the content is that of no moment of {} writes", name_, writes_.size());
+}
+
+}  // namespace vmfs::sim

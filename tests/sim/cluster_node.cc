@@ -1,0 +1,137 @@
+#include "tests/sim/cluster_node.h"
+
+#include <algorithm>
+
+#include "tests/sim/lib/scenario.h"
+
+namespace vmfs::sim {
+
+ClusterNode::ClusterNode(ClusterShared& shared, std::string name_in)
+    : name(std::move(name_in)),
+      id(new_node_id()),
+      disk({.name = name, .clones = shared.random.one_in(2)}, shared.random.next(), &shared.clock),
+      shared_(shared) {
+  if (!disk.make_directory("journal", "sim")) fail_scenario("the journal's directory");
+  journal_disk_ = disk.subdirectory("journal");
+}
+
+ClusterNode::~ClusterNode() {
+  disk.stop();
+  if (up()) end_process();
+}
+
+VolumeOptions ClusterNode::options() const {
+  VolumeOptions options;
+  options.journal.volume = shared_.volume;
+  options.journal.node = id;
+  options.journal.segment_size = 1u << 20;
+  options.journal.size_max = 6u << 20;
+  options.has_peers = !known_peers_.empty();
+  options.joining = joining_;
+  return options;
+}
+
+void ClusterNode::create(bool joining) {
+  joining_ = joining;
+  auto made = Volume::create(disk, *journal_disk_, options());
+  SIM_CHECK(made.has_value(), "create {}: {}", name, made.error().message);
+}
+
+bool ClusterNode::start(const std::vector<ClusterNode*>& peers) {
+  for (ClusterNode* peer : peers)
+    if (std::none_of(known_peers_.begin(), known_peers_.end(),
+                     [&](const PeerInfo& known) { return known.address == peer->name; }))
+      known_peers_.push_back({joining_ ? NodeId{} : peer->id, peer->name, peer->name});
+  auto opened = Volume::open(disk, *journal_disk_, shared_.clock, options(), {});
+  if (!opened || disk.stopped()) {
+    SIM_CHECK(disk.stopped(), "open {}: {}", name, opened.error().message);
+    if (opened) opened->reset();
+    disk.restart();
+    return false;
+  }
+  volume = std::move(*opened);
+  shell =
+      std::make_unique<SimShell>(shared_.scheduler, shared_.network, name, shared_.random.next());
+  NodeOptions node_options;
+  node_options.volume = shared_.volume;
+  node_options.node = id;
+  node_options.node_name = name;
+  node_options.address = name;
+  node_options.joining = joining_;
+  node_options.settings = shared_.settings;
+  node_options.seed = shared_.random.next() | 1;
+  node_options.peers = known_peers_;
+  NodeCallbacks callbacks;
+  callbacks.admitted = [this] { joining_ = false; };
+  callbacks.peer_changed = [this](const PeerInfo& info) {
+    for (PeerInfo& known : known_peers_)
+      if (known.address == info.address) {
+        known = info;
+        return;
+      }
+    known_peers_.push_back(info);
+  };
+  node = std::make_unique<Node>(*volume, *shell, shared_.clock, node_options, callbacks);
+  volume->set_hooks(node.get());
+  shell->set_tick([this] { node->tick(); });
+  shell->listen(*node, [this](std::unique_ptr<Link> link) { node->link_opened(std::move(link)); });
+  node->start();
+  invariants_ = std::make_unique<VolumeInvariants>(*volume, shared_.names);
+  background(++life);
+  say("{} starts", name);
+  return true;
+}
+
+void ClusterNode::background(std::uint64_t of_life) {
+  shared_.scheduler.after(10 * kMillisecond, [this, of_life] {
+    if (life != of_life || !up()) return;
+    (void)volume->journal().prepare_segments();
+    (void)volume->sync_if_due();
+    (void)volume->apply_some(false);
+    volume->run_parked();
+    background(of_life);
+  });
+}
+
+void ClusterNode::end_process() {
+  ++life;
+  shell->kill();
+  volume->set_hooks(nullptr);
+  invariants_.reset();
+  node.reset();
+  volume.reset();
+  shell.reset();
+}
+
+void ClusterNode::die(bool power) {
+  say("{} {}", name, power ? "loses its power" : "is killed");
+  power ? shared_.network.power_lost(name) : shared_.network.process_died(name);
+  disk.stop();
+  end_process();
+  power ? disk.lose_power() : disk.restart();
+}
+
+bool ClusterNode::in_sync() {
+  const NodeStatus status = node->status();
+  return !status.peers.empty() &&
+         std::all_of(status.peers.begin(), status.peers.end(),
+                     [](const PeerStatus& peer) { return peer.sync == PeerSync::kInSync; });
+}
+
+bool ClusterNode::settled() {
+  if (!up() || !in_sync()) return false;
+  const NodeStatus status = node->status();
+  return status.ready &&
+         std::all_of(status.images.begin(), status.images.end(), [](const ImageStatus& image) {
+           return image.role == Role::kPrimary || image.role == Role::kSecondary;
+         });
+}
+
+void ClusterNode::check() {
+  if (!up() || disk.stopped()) return;
+  invariants_->check_new_records();
+  invariants_->check_journal();
+  invariants_->check_histories();
+}
+
+}  // namespace vmfs::sim

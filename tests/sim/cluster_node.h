@@ -1,0 +1,75 @@
+// One machine of a simulated cluster: its disk outlives its process, and its process can end at any
+// disk call.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fs/volume/volume.h"
+#include "net/node/node.h"
+#include "tests/sim/lib/invariants.h"
+#include "tests/sim/lib/sim_disk.h"
+#include "tests/sim/lib/sim_network.h"
+#include "tests/sim/lib/sim_shell.h"
+
+namespace vmfs::sim {
+
+inline constexpr std::int64_t kMillisecond = 1'000'000;
+inline constexpr std::int64_t kSecond = 1'000'000'000;
+
+// What all machines of a run share.
+struct ClusterShared {
+  explicit ClusterShared(std::uint64_t seed)
+      : random(seed), scheduler(clock), network(scheduler, random.next()) {}
+  Random random;
+  SimClock clock;
+  Scheduler scheduler;
+  SimNetwork network;
+  VolumeId volume{};
+  VolumeSettings settings;
+  RecordNames names;
+};
+
+class ClusterNode {
+ public:
+  ClusterNode(ClusterShared& shared, std::string name);
+  ~ClusterNode();
+
+  void create(bool joining);
+  // Starts the process; false: it died while starting (the disk's planned stop), which is a process
+  // death.
+  bool start(const std::vector<ClusterNode*>& peers);
+  // Ends the process, or the machine with what no sync has confirmed.
+  void die(bool power);
+  bool up() const { return node != nullptr; }
+  // Whether the machine's planned end has come: the caller lets it die.
+  bool must_die() const { return up() && disk.stopped(); }
+
+  // In sync with every peer, and ownership settled.
+  bool settled();
+  bool in_sync();
+  void check();  // the invariants that one node shows
+
+  const std::string name;
+  const NodeId id;
+  SimDisk disk;
+  std::unique_ptr<Volume> volume;
+  std::unique_ptr<SimShell> shell;
+  std::unique_ptr<Node> node;
+  std::uint64_t life = 0;
+
+ private:
+  VolumeOptions options() const;
+  void background(std::uint64_t of_life);
+  void end_process();
+
+  ClusterShared& shared_;
+  std::unique_ptr<Disk> journal_disk_;
+  std::unique_ptr<VolumeInvariants> invariants_;
+  std::vector<PeerInfo> known_peers_;
+  bool joining_ = false;
+};
+
+}  // namespace vmfs::sim
