@@ -1,6 +1,7 @@
 // What the parts of the front share. Private to fs/fuse.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <memory>
@@ -103,10 +104,13 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
     const Gate gate = volume_.gate(group);
     return gate == Gate::kOpen || gate == Gate::kFrozen;
   }
+  // How much of an image is allocated changes by itself, when changes are applied; and asking is cheap.
+  static constexpr double kImageSeconds = 1;
   double name_seconds() { return owned(kNameSpace) ? options_.cache_seconds : 0; }
   double attribute_seconds(const Attributes& attributes) {
     const bool image = attributes.stat.type == FileType::kRegular;
-    return owned(image ? attributes.object : kNameSpace) ? options_.cache_seconds : 0;
+    if (!owned(image ? attributes.object : kNameSpace)) return 0;
+    return image ? std::min(options_.cache_seconds, kImageSeconds) : options_.cache_seconds;
   }
 
   Volume& volume() { return volume_; }

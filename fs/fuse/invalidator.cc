@@ -10,6 +10,7 @@ struct Invalidator::Shift {
   std::thread thread;
   // Guarded by mutex_. What it asks the kernel for at this moment, if anything.
   ObjectId image{}, directory{};
+  bool working = false;
   bool replaced = false;  // stuck: finish what is under way, and end
   bool ended = false;
 };
@@ -108,6 +109,13 @@ void Invalidator::was_answered(const ParkedRequest& request) {
   }
 }
 
+bool Invalidator::stop() {
+  std::lock_guard lock(mutex_);
+  stopping_ = true;
+  changed_.notify_all();
+  return std::none_of(shifts_.begin(), shifts_.end(), [](const auto& shift) { return shift->working; });
+}
+
 std::size_t Invalidator::threads_waiting() const {
   std::lock_guard lock(mutex_);
   return static_cast<std::size_t>(std::count_if(
@@ -127,9 +135,11 @@ void Invalidator::run(const std::shared_ptr<Shift>& shift) {
     if (item.kind == Item::Kind::kImage) queued_images_.erase(item.object);
     if (item.kind == Item::Kind::kName) queued_names_.erase({item.object, item.name});
     if (item.kind == Item::Kind::kNames) queued_all_names_ = false;
+    shift->working = true;
     lock.unlock();
     process(item, *shift);
     lock.lock();
+    shift->working = false;
   }
   shift->ended = true;
 }

@@ -49,6 +49,10 @@ class Invalidator {
   void was_parked(const ParkedRequest& request);
   void was_answered(const ParkedRequest& request);
 
+  // From now on nothing more is asked of the kernel. False: a thread still waits for it, and may touch
+  // this object and the kernel's until the process ends.
+  bool stop();
+
   std::size_t threads_waiting() const;  // in the kernel, for parked requests; for tests
 
  private:

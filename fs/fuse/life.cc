@@ -263,10 +263,10 @@ void Core::close() {
   closed_.store(true);
   for (std::uint32_t entered = entered_.load(); entered != 0; entered = entered_.load())
     entered_.wait(entered);
-  // On a connection that goes on, a thread may be stuck in the kernel until the next daemon answers:
-  // the process is about to end, which ends it.
-  if (end_ == Front::End::kDrained && invalidator_ && invalidator_->threads_waiting() > 0)
-    (void)invalidator_.release();
+  // On a connection that goes on, a thread may wait in the kernel for something that only the next
+  // daemon's answers release: it is left behind, with all that it may touch, for the process's end.
+  if (invalidator_ && !invalidator_->stop() && end_ == Front::End::kDrained)
+    new std::shared_ptr<Core>(shared_from_this());
   else
     invalidator_.reset();
 }
