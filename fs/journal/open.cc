@@ -47,10 +47,10 @@ Result<> Journal::create(Disk& disk, const JournalOptions& options) {
   SegmentSet segments(disk, options);
   // Spares first: as long as there is no segment, there is no journal.
   if (options.whole_at_creation)
-    for (std::uint64_t n = 2; n < segments.count_max(); ++n) VMFS_TRY(segments.make_spare());
+    for (std::uint64_t n = 0; n < segments.count_max(); ++n) VMFS_TRY(segments.make_spare());
   // LSN 0 means "none", so the log begins with segment 1; with two segments there is always one to
   // go on in when the other is released.
-  for (std::uint64_t number : {2, 1}) VMFS_TRY(segments.make_ready(number, true));
+  for (std::uint64_t number : {1, 2}) VMFS_TRY(segments.make_ready(number, true));
   return clear_sync_failed_marker(disk);
 }
 

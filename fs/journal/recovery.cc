@@ -69,7 +69,7 @@ class LogSearch {
     }
     for (const auto& [number, found] : files_.segments) {
       // Whatever a file's place would be: one that is not ours, or from the future, stops us.
-      const SegmentRow& row = decide(SegmentFacts{SegmentRole::kBeyond, true, found.header});
+      const SegmentRow& row = decide(SegmentFacts{SegmentRole::kBeyond, true, found.header, false});
       if (row.action == SegmentAction::kRefuse) {
         refuse_segment(number, row);
         return std::move(log_);
@@ -87,8 +87,9 @@ class LogSearch {
  private:
   SegmentFacts facts(std::uint64_t number, SegmentRole role) const {
     auto found = files_.segments.find(number);
-    if (found == files_.segments.end()) return {role, false, HeaderValidity::kDamaged};
-    return {role, true, found->second.header};
+    bool later = files_.segments.upper_bound(number) != files_.segments.end();
+    if (found == files_.segments.end()) return {role, false, HeaderValidity::kDamaged, later};
+    return {role, true, found->second.header, later};
   }
   SegmentIdentity identity(std::uint64_t number) const {
     return {geometry_, number, files_.segments.at(number).incarnation};
@@ -109,7 +110,7 @@ class LogSearch {
     std::string why = what.present ? files_.segments.at(number).evidence : "the file is missing";
     refuse(damage ? ErrorKind::kCorrupt : ErrorKind::kRefused,
            fmt::format("journal segment {}: {} (rule: {})", shown(number), why, row.label));
-    if (damage) log_.refusal += ways_out(geometry_.first_record(number));
+    if (damage) log_.refusal += ways_out(std::max(log_.start, geometry_.first_record(number)));
   }
   std::string ways_out(Lsn until) const {
     return fmt::format(
@@ -181,7 +182,9 @@ class LogSearch {
       }
       SegmentIdentity id = identity(number);
       File& file = *files_.segments.at(number).file;
-      if (quick_) {
+      VMFS_ASSIGN(limits.stop_at, end_by_next(number));
+      // A seal is no seal if a later recovery found that the log ended before it.
+      if (quick_ && limits.stop_at == ~Lsn{0}) {
         VMFS_ASSIGN(auto table, read_seal(file, id, "journal.open"));
         if (table) {
           log_.walked.push_back({number, geometry_.start(number + 1), true});
@@ -191,7 +194,6 @@ class LogSearch {
           continue;
         }
       }
-      VMFS_ASSIGN(limits.stop_at, end_by_next(number));
       FileWindow content = window(number);
       VMFS_ASSIGN(WalkEnd walk,
                   walk_segment(content, id, limits,

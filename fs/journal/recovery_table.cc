@@ -50,10 +50,15 @@ constexpr std::array kSegmentRows{
                [](const SegmentFacts& f) {
                  return f.role == SegmentRole::kStart && !f.present;
                }},
+    // Segments get their names in order, each durably: this one was there once.
+    SegmentRow{"missing-in-the-middle", SegmentAction::kRefuse,
+               [](const SegmentFacts& f) {
+                 return f.role == SegmentRole::kContinued && !f.present && f.later_present;
+               }},
     // A segment is sealed although the next is not ready yet when the journal is full.
     SegmentRow{"not-ready-yet", SegmentAction::kEnd,
                [](const SegmentFacts& f) {
-                 return f.role == SegmentRole::kContinued && !f.present;
+                 return f.role == SegmentRole::kContinued && !f.present && !f.later_present;
                }},
     // A header is durable before the file gets its name: this one was whole once.
     SegmentRow{"live-header-damaged", SegmentAction::kRefuse,

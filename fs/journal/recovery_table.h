@@ -20,6 +20,7 @@ struct SegmentFacts {
   SegmentRole role = SegmentRole::kBeyond;
   bool present = false;
   HeaderValidity header = HeaderValidity::kDamaged;  // if present
+  bool later_present = false;  // there is a segment with a higher number
 };
 
 enum class SegmentAction : std::uint8_t {
