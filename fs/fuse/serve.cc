@@ -23,11 +23,16 @@ constexpr std::size_t kWritePrefix = sizeof(fuse_in_header) + sizeof(fuse_write_
 // Page-aligned, and given back to the system when it goes.
 class Pages {
  public:
-  explicit Pages(std::size_t size) : size_((size + kPage - 1) / kPage * kPage) {
-    void* start =
-        ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  enum class Present { kOnUse, kAlways };
+  explicit Pages(std::size_t size, Present present = Present::kOnUse)
+      : size_((size + kPage - 1) / kPage * kPage) {
+    const int populate = present == Present::kAlways ? MAP_POPULATE : 0;
+    void* start = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | populate, -1, 0);
     CHECK_INVARIANT(start != MAP_FAILED, "no memory for a request buffer of {} bytes", size_);
     start_ = static_cast<std::byte*>(start);
+    // Where locking is not allowed, only swapping can still take them away.
+    if (present == Present::kAlways) (void)::mlock(start_, size_);
   }
   ~Pages() { ::munmap(start_, size_); }
   Pages(const Pages&) = delete;
@@ -62,7 +67,10 @@ void Core::serve(Worker& worker) {
   // The message lies so that a write's payload begins on a page.
   const std::size_t before = kPage - kWritePrefix;
   const std::size_t largest = largest_message();
-  Pages incoming(before + largest);
+  // Always there: a request that the kernel is copying out while this process is killed must not meet a
+  // missing page. To a dying process it gives none, and then fails the request with EIO instead of
+  // keeping it for the next daemon.
+  Pages incoming(before + largest, Pages::Present::kAlways);
   Pages scratch(std::max<std::size_t>(write_max_, 1u << 20));
   std::byte* const message = incoming.all().data() + before;
 

@@ -39,6 +39,8 @@ def written_here_and_read_there(scratch):
         os.chmod(pair.a / "guests/one.img", 0o640)
         os.symlink("guests/one.img", pair.a / "link")
         assert read_file(pair.b / "guests/one.img") == content
+        # Nobody asked for the link to be durable, so it is shown there a moment later.
+        wait_until(lambda: os.path.lexists(pair.b / "link"), what="the link on b")
         assert os.readlink(pair.b / "link") == "guests/one.img"
         assert os.stat(pair.b / "guests/one.img").st_mode & 0o777 == 0o640
         write_file(pair.a / "guests/one.img", content[::-1])

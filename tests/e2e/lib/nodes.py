@@ -102,7 +102,7 @@ class Node:
     def logs(self):
         """The end of what holder and daemon wrote, for a failure's report."""
         text = ""
-        for path in sorted(glob.glob(os.path.join(self.store, "*log*"))):
+        for path in sorted(glob.glob(os.path.join(self.store, "run/*log*"))):
             if os.path.isfile(path):
                 with open(path, encoding="utf-8", errors="replace") as file:
                     text += f"--- {path}\n" + "".join(file.readlines()[-25:])

@@ -76,7 +76,7 @@ def main(arguments=None):
             print(f"skipped {one.name}: {reason}", flush=True)
         except Exception:  # pylint: disable=broad-except
             failed.append(one.name)
-            print(f"FAILED  {one.name} ({time.monotonic() - start:.1f} s)\n{traceback.format_exc()}", flush=True)
+            print(f"FAILED  {one.name} ({time.monotonic() - start:.1f} s)\n{traceback.format_exc(limit=-4)}", flush=True)
     if options.list:
         return 0
     if failed:
