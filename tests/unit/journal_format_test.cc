@@ -1,0 +1,152 @@
+// The format: the golden file holds it; `vmfs inspect` shows it.
+#include <array>
+
+#include "fs/journal/inspect.h"
+#include "fs/journal/segment_scan.h"
+#include "tests/unit/journal_support.h"
+
+namespace vmfs {
+namespace {
+
+using namespace journal_test;
+
+constexpr std::uint64_t kIncarnation = 0x0123456789abcdef;
+constexpr std::uint64_t kNumber = 5;
+constexpr Geometry kGeometry{1u << 20};
+
+void put(Bytes& bytes, std::uint64_t at, RecordHeader header, ByteView payload = {}) {
+  header.lsn = kGeometry.start(kNumber) + at;
+  header.generation = header.generation ? header.generation : 1;
+  header.payload_size = static_cast<std::uint32_t>(payload.size());
+  header.payload_hash = hash64(payload);
+  header.header_hash = hash_of(header, kIncarnation);
+  std::memcpy(bytes.data() + at, &header, sizeof header);
+  std::memcpy(bytes.data() + at + sizeof header, payload.data(), payload.size());
+}
+
+// The first blocks of a segment: three records, a pad, and the start of a generation.
+Bytes first_blocks() {
+  Bytes bytes(3 * kBlock);
+  SegmentHeader segment;
+  for (std::size_t i = 0; i < sizeof segment.volume; ++i) segment.volume[i] = std::byte(i + 1);
+  segment.node = 0x1122334455667788;
+  segment.number = kNumber;
+  segment.size = kGeometry.segment_size;
+  segment.incarnation = kIncarnation;
+  segment.hash = hash_of(segment);
+  std::memcpy(bytes.data(), &segment, sizeof segment);
+
+  RecordHeader write;
+  write.type = RecordType::kWrite;
+  write.group = 0x4242;
+  write.epoch = 0x77;
+  write.seq = 9;
+  write.wall_ns = 1'700'000'000'123'456'789;
+  write.offset = 65536;
+  write.extent = 21;
+  write.connection = 3;
+  write.unique = 4;
+  put(bytes, kBlock, write, as_bytes("twenty-one bytes here"));
+  RecordHeader zero = write;
+  zero.type = RecordType::kZero;
+  zero.flags = kKeepAllocated | kBatchEnd;
+  zero.seq = 10;
+  zero.extent = 1u << 20;
+  put(bytes, kBlock + 144, zero);
+  RecordHeader flush = write;
+  flush.type = RecordType::kFlush;
+  flush.seq = 11;
+  flush.offset = flush.extent = 0;
+  put(bytes, kBlock + 264, flush);
+  RecordHeader pad;
+  pad.type = RecordType::kPad;
+  pad.extent = kBlock - 384;
+  put(bytes, kBlock + 384, pad);
+  RecordHeader start;
+  start.type = RecordType::kPad;
+  start.flags = kGenerationStart;
+  start.generation = 2;
+  start.extent = kBlock;
+  start.offset = start.durable = kGeometry.start(kNumber) + 2 * kBlock;
+  put(bytes, 2 * kBlock, start);
+  return bytes;
+}
+
+TEST_SUITE("journal format") {
+  TEST_CASE("version 1 is what the golden file holds") {
+    std::ifstream file(VMFS_SOURCE_DIR "/tests/golden/journal-v1.seg", std::ios::binary);
+    REQUIRE(file);
+    std::string text((std::istreambuf_iterator<char>(file)), {});
+    Bytes golden(as_bytes(text).begin(), as_bytes(text).end());
+    CHECK(golden == first_blocks());
+
+    FileWindow window(
+        [&](std::span<std::byte> out, std::uint64_t offset) -> Result<std::size_t> {
+          std::size_t size = std::min<std::size_t>(out.size(), golden.size() - offset);
+          std::memcpy(out.data(), golden.data() + offset, size);
+          return size;
+        },
+        golden.size());
+    std::vector<RecordHeader> seen;
+    auto walk = walk_segment(window, {kGeometry, kNumber, kIncarnation}, {},
+                             [&](const RecordHeader& header, ByteView payload) -> Result<> {
+                               if (header.type == RecordType::kWrite)
+                                 CHECK(Bytes(payload.begin(), payload.end()) ==
+                                       Bytes(as_bytes("twenty-one bytes here").begin(),
+                                             as_bytes("twenty-one bytes here").end()));
+                               seen.push_back(header);
+                               return {};
+                             });
+    REQUIRE(walk);
+    CHECK(walk->end == kGeometry.start(kNumber) + 3 * kBlock);
+    CHECK(walk->generation == 2);
+    REQUIRE(seen.size() == 5);
+    CHECK(seen[0].seq == 9);
+    CHECK(seen[1].type == RecordType::kZero);
+    CHECK(seen[1].flags == (kKeepAllocated | kBatchEnd));
+    CHECK(seen[2].type == RecordType::kFlush);
+    CHECK(seen[4].flags == kGenerationStart);
+  }
+
+  TEST_CASE("inspect prints every record, and goes on past damage") {
+    ScratchDirectory scratch;
+    JournalOptions options = small_options();
+    Journal::Reservation bad;
+    {
+      auto journal = new_journal(scratch.disk(), options);
+      Appender appender{*journal};
+      while (journal->written_lsn() < 2 * options.segment_size) {
+        auto reservation = appender.append();
+        REQUIRE(reservation);
+        if (appender.cursor.seq == 4) bad = *reservation;
+      }
+    }
+    auto lines = [&] {
+      auto file = scratch.disk().open(segment_name(1), OpenMode::kRead, "test");
+      REQUIRE(file);
+      std::vector<std::string> out;
+      REQUIRE(inspect_segment(**file, [&](std::string_view line) { out.emplace_back(line); }));
+      return out;
+    };
+    auto whole = lines();
+    CHECK(whole.front().find("header valid") != std::string::npos);
+    CHECK(whole[whole.size() - 2].find("seal  table of") != std::string::npos);
+    const std::uint64_t offset = bad.lsn % options.segment_size;
+    scratch.flip(segment_name(1), offset + 40);
+    auto damaged = lines();
+    REQUIRE(damaged.size() == whole.size());
+    bool said = false;
+    for (const std::string& line : damaged)
+      said = said || (line.find(std::to_string(offset)) != std::string::npos &&
+                      line.find("fails its checksum; the next whole record is") !=
+                          std::string::npos);
+    CHECK(said);
+    scratch.flip(segment_name(1), 20);
+    CHECK(lines().front().find("DAMAGED") != std::string::npos);
+    scratch.flip(segment_name(1), 0);
+    CHECK(lines().size() == 1);
+  }
+}
+
+}  // namespace
+}  // namespace vmfs
