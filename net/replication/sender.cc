@@ -19,13 +19,23 @@ Sender::Sender(Volume& volume, Clock& clock, Events& events, Lsn from)
 }
 
 void Sender::begin() {
+  bool lost_its_own = false;
   for (const GroupState& state : volume_.groups()) {
     auto held = positions_.position(state.id);
     if (!held || positions_.stopped(state.id)) continue;
     if (held->seq < state.recycled.seq) {
       positions_.stop(state.id);
       events_.needs_copy(state.id, "the journal space of what it lacks was reused");
+      continue;
     }
+    lost_its_own = lost_its_own || (state.owner != volume_.node() && held->seq < state.seq);
+  }
+  // What came from the peer never had to be shipped, and so the hint is past it; but the peer has lost it
+  // with its power and wants its own tail back.
+  const Lsn oldest = volume_.journal().oldest_lsn();
+  if (lost_its_own && position_ > oldest) {
+    position_ = received_ = durable_ = oldest;
+    reader_ = std::make_unique<RecordReader>(volume_.journal(), oldest);
   }
 }
 

@@ -53,7 +53,8 @@ class ClusterWorld {
     const std::uint64_t rounds = random_.between(1, 4);
     for (std::uint64_t round = 0; round < rounds; ++round) {
       const std::uint64_t steps = random_.between(5, 60);
-      for (std::uint64_t i = 0; i < steps; ++i) step();
+      for (std::uint64_t i = 0; i < steps && !undecided_; ++i) step();
+      if (undecided_) return;
       heal();
     }
   }
@@ -112,7 +113,7 @@ class ClusterWorld {
     const std::size_t index = random_.percent(80) ? writer_ : 1 - writer_;
     switch (random_.below(30)) {
       default:
-        if (nodes_[index]->up()) write(index);
+        if (nodes_[index]->up()) write(index, pick_image());
         break;
       case 0:
       case 1:
@@ -197,12 +198,12 @@ class ClusterWorld {
               wrong);
   }
 
-  void write(std::size_t index) {
+  // True: acknowledged.
+  bool write(std::size_t index, ObjectId object) {
     ClusterNode& node = *nodes_[index];
-    const ObjectId object = pick_image();
     ClusterImage& image = images_.at(object);
     auto opened = node.volume->open_image(object, true);
-    if (!opened) return;
+    if (!opened) return false;
     ClusterWrite write;
     write.number = next_++;
     write.first = random_.below(kCells);
@@ -221,13 +222,14 @@ class ClusterWorld {
     if (!done) {
       write.in_doubt = true;
       image.wrote(write);
-      return;
+      return false;
     }
     const bool alive = node.up();
     if (alive) node.volume->close_image(*opened, true, done->has_value());
     say("write {} of {} on {}: {}", write.number, image.name(), node.name,
         *done ? "ok" : done->error().message);
     if (*done) image.wrote(write);
+    return done->has_value();
   }
 
   void flush(std::size_t index) {
@@ -235,6 +237,8 @@ class ClusterWorld {
     const ObjectId object = pick_image();
     ClusterImage& image = images_.at(object);
     if (node.volume->gate(object) != Gate::kOpen) return;
+    // It promises what is there now: not what a crash may have taken before.
+    if (crashed_) settle(node, object, false);
     auto opened = node.volume->open_image(object, true);
     if (!opened) return;
     const bool before = shared_.settings.mode == ReplicationMode::kSync && node.in_sync();
@@ -270,25 +274,36 @@ class ClusterWorld {
     for (auto& [object, image] : images_)
       if (nodes_[writer_]->volume->gate(object) != Gate::kOpen) return;
     for (int i = 0; i < 5 && nodes_[writer_]->up(); ++i) {
-      write(writer_);
+      write(writer_, pick_image());
       if (random_.one_in(2) && nodes_[writer_]->up()) flush(writer_);
     }
-    if (nodes_[writer_]->up()) die(writer_, random_.one_in(2));
+    // Had it gone on alone before, taking by force would make a split brain.
+    if (!nodes_[writer_]->up() || !nodes_[writer_]->in_sync()) return;
+    die(writer_, random_.one_in(2));
     writer_ = 1 - writer_;
     ClusterNode& node = *nodes_[writer_];
     pass_time(static_cast<std::int64_t>(random_.below(20 * kSecond)));
     if (!node.up()) return;
-    auto answer = std::make_shared<std::optional<Result<std::string>>>();
-    node.node->promote({}, true, [answer](Result<std::string> r) { *answer = std::move(r); });
     const std::uint64_t life = node.life;
-    run_until([&] { return answer->has_value() || node.life != life; }, 30 * kSecond);
-    if (node.life != life || node.disk.stopped()) return;
-    SIM_CHECK(answer->has_value() && **answer, "promote --force on {}: {}", node.name,
-              answer->has_value() ? (*answer)->error().message : "no answer");
+    // The first attempt may find out that the owner is lost; a person asks again then.
+    for (int attempt = 0;; ++attempt) {
+      auto answer = std::make_shared<std::optional<Result<std::string>>>();
+      node.node->promote({}, true, [answer](Result<std::string> r) { *answer = std::move(r); });
+      run_until([&] { return answer->has_value() || node.life != life; }, 30 * kSecond);
+      if (node.life != life || node.disk.stopped()) return;
+      SIM_CHECK(answer->has_value(), "promote --force on {}: no answer", node.name);
+      if (**answer) break;
+      SIM_CHECK(attempt < 2, "promote --force on {}: {}", node.name, (*answer)->error().message);
+    }
     say("{} is promoted by force", node.name);
     for (auto& [object, image] : images_) settle(node, object, true);
     crashed_ = false;
-    for (int i = 0; i < 3 && node.up(); ++i) write(writer_);
+    // A taker that changed nothing would give way to the tail that the other kept.
+    for (auto& [object, image] : images_)
+      if (!node.up() || !write(writer_, object)) {
+        undecided_ = true;
+        return;
+      }
     start(1 - writer_);
     converge("after the return of a failed primary");
   }
@@ -368,6 +383,7 @@ class ClusterWorld {
   std::map<ObjectId, ClusterImage> images_;
   std::size_t writer_ = 0;  // who writes mostly
   bool crashed_ = false;    // since what is there was last looked at
+  bool undecided_ = false;  // a taker by force died before it had changed everything
   ChangeNumber next_ = 1;
 };
 

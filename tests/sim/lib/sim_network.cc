@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
 
 #include "fs/base/check.h"
 
@@ -14,6 +15,19 @@ struct SimNetwork::End {
   std::size_t unsent = 0;
   std::int64_t sent_until = 0;     // when the line is free again
   std::int64_t arrived_until = 0;  // when the last frame arrives at the other end
+  // What was sent arrives in order, even if a part of it was held back by a cut.
+  std::uint64_t next_sent = 0, next_arrived = 0;
+  std::map<std::uint64_t, std::function<void()>> arrived;
+
+  void arrive(std::uint64_t number, std::function<void()> f) {
+    arrived.emplace(number, std::move(f));
+    while (!arrived.empty() && arrived.begin()->first == next_arrived) {
+      auto next = std::move(arrived.begin()->second);
+      arrived.erase(arrived.begin());
+      ++next_arrived;
+      next();
+    }
+  }
 };
 
 struct SimNetwork::Connection {
@@ -147,13 +161,16 @@ void SimNetwork::send(const std::shared_ptr<Connection>& connection, int side, B
     sender.unsent -= size;
     if (sender.unsent == 0 && sender.link) sender.events->writable(*sender.link);
   });
+  auto deliver = [this, connection, side, frame = std::move(frame)] {
+    End& receiver = connection->ends[1 - side];
+    if (receiver.link)
+      receiver.events->frame(*receiver.link, frame);
+    else if (listening_.contains(receiver.host))  // up again, and knows nothing of this
+      arrive_close(connection, side, "connection reset");
+  };
   carry(end.host, connection->ends[1 - side].host, end.arrived_until,
-        [this, connection, side, frame = std::move(frame)] {
-          End& receiver = connection->ends[1 - side];
-          if (receiver.link)
-            receiver.events->frame(*receiver.link, frame);
-          else if (listening_.contains(receiver.host))  // up again, and knows nothing of this
-            arrive_close(connection, side, "connection reset");
+        [connection, side, number = end.next_sent++, deliver = std::move(deliver)] {
+          connection->ends[side].arrive(number, deliver);
         });
 }
 
@@ -164,7 +181,10 @@ void SimNetwork::close(const std::shared_ptr<Connection>& connection, int side, 
   const Path& through = path(end.host, connection->ends[1 - side].host);
   end.arrived_until = std::max(end.arrived_until, scheduler_.now() + travel(through));
   carry(end.host, connection->ends[1 - side].host, end.arrived_until,
-        [this, connection, side, why] { arrive_close(connection, 1 - side, why); });
+        [this, connection, side, why, number = end.next_sent++] {
+          connection->ends[side].arrive(
+              number, [this, connection, side, why] { arrive_close(connection, 1 - side, why); });
+        });
 }
 
 void SimNetwork::arrive_close(const std::shared_ptr<Connection>& connection, int side,
