@@ -169,9 +169,11 @@ void Node::Impl::update_sync(Peer& peer) {
         peer.counts = true;
         update_counting();
         peer.join_lsn = volume.journal().written_lsn();
+        peer.join_number = sender.last_number();
       }
     }
-    if (peer.join_lsn && sender.durable() >= *peer.join_lsn && peer.audit.empty())
+    if (peer.join_lsn && sender.durable() >= *peer.join_lsn &&
+        sender.durable_number() >= peer.join_number && peer.audit.empty())
       peer.sync = PeerSync::kInSync;
   }
   if (counted && !peer.counts && peer.stream) {
@@ -310,7 +312,12 @@ void Node::Impl::freeze_or_thaw() {
 void Node::Impl::persist(Peer& peer) {
   if (raw(peer.info.id) == 0) return;
   if (peer.stream) {
-    peer.persisted.confirmed = peer.stream->sender.durable();
+    // While a group is parted, the records since then are what tells which ranges to fetch.
+    bool is_parted = false;
+    for (const auto& [group, found] : peer.courses)
+      is_parted |= found.course == Course::kSplit || found.course == Course::kFollow ||
+                   found.course == Course::kWaitFollow || found.course == Course::kPeerFollows;
+    if (!is_parted) peer.persisted.confirmed = peer.stream->sender.durable();
     peer.persisted.last_contact_wall_ns = clock.wall_ns();
   }
   volume.set_peer(peer.persisted);

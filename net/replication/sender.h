@@ -54,6 +54,11 @@ class Sender {
   // ... and acknowledged.
   Lsn received() const { return received_; }
   Lsn durable() const { return durable_; }
+  // Frames that were sent, and those of them that the peer has durable, by number.
+  std::uint64_t last_number() const { return last_number_; }
+  std::uint64_t durable_number() const {
+    return in_flight_frames_.empty() ? last_number_ : in_flight_frames_.front().number - 1;
+  }
   bool has_room() const;
   // The group's last record that the peer has durable, as far as shipped on this connection.
   std::optional<Position> durable_position(GroupId group) const;
