@@ -114,7 +114,7 @@ void Node::Impl::compare_all(Peer& peer) {
   for (const GroupState& state : volume.groups()) peer.audit.push_back(state.id);
   peer.audit_lsn = volume.journal().written_lsn();
   update_sync(peer);
-  pump(peer);
+  pump_all();
   // Whatever waited for the owner to be reachable.
   poke();
 }

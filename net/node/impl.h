@@ -195,6 +195,8 @@ struct Node::Impl final : Volume::Observer {
   void update_sync(Peer& peer);
   void peer_lost(Peer& peer, const std::string& why);
   void check_flushes();
+  std::optional<Lsn> confirmed_through(GroupId group);
+  bool parting(const Peer& peer);
   void complete_alone(std::multimap<Lsn, FlushWait> waits);
   void update_counting();
   void persist(Peer& peer);

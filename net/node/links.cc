@@ -69,6 +69,8 @@ void Node::Impl::dial_due_peers(std::int64_t now_ns) {
                    wake_at(dialed.back_off.next_ns());
                    return;
                  }
+                 // The peer was quicker; this link closes before it costs anybody anything.
+                 if (dialed.connection != nullptr) return;
                  adopt_link(std::move(*link), &dialed);
                });
   }
@@ -206,6 +208,7 @@ void Node::Impl::learn(const Peers& message) {
 void Node::Impl::close(Connection& connection, const std::string& why, bool refused) {
   if (connection.over) return;
   connection.over = true;
+  log_debug("connection to {} ends: {}", connection.link->remote(), why);
   connection.link->close();
   Peer* peer = connection.peer;
   if (peer != nullptr && (peer->connection == &connection || peer->connection == nullptr)) {
@@ -238,11 +241,11 @@ void Node::Impl::on_frame(Link& link, ByteView body) {
   if (connection == nullptr || stopped) return;
   connection->session->heard(now());
   if (message_type(body) == MessageType::kRecords) {
-    if (connection->established && connection->peer->stream)
-      connection->peer->stream->receiver.records(body);
-    else
-      close(*connection, "the peer sent records before histories were compared", false);
-    return;
+    if (!connection->established || !connection->peer->stream)
+      return close(*connection, "the peer sent records before histories were compared", false);
+    Receiver& receiver = connection->peer->stream->receiver;
+    receiver.records(body);
+    return wake_at(receiver.next_tick_ns());
   }
   auto message = decode_message(body);
   if (!message) return close(*connection, message.error().message, false);

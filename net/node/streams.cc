@@ -104,7 +104,10 @@ void Node::Impl::pump(Peer& peer) {
 
 void Node::Impl::pump_all() {
   pump_at_ns = 0;
-  if (streams.load() == 0) return;
+  if (streams.load() == 0) {
+    wake_sent.store(false);
+    return;
+  }
   for (auto& peer : peers) pump(*peer);
   // Idle is said before the last look: whoever writes after the look sees it and wakes us.
   wake_sent.store(false);
@@ -173,7 +176,7 @@ void Node::Impl::update_sync(Peer& peer) {
       }
     }
     if (peer.join_lsn && sender.durable() >= *peer.join_lsn &&
-        sender.durable_number() >= peer.join_number && peer.audit.empty())
+        sender.durable_number() >= peer.join_number && peer.audit.empty() && !parting(peer))
       peer.sync = PeerSync::kInSync;
   }
   if (counted && !peer.counts && peer.stream) {
@@ -188,6 +191,15 @@ void Node::Impl::update_sync(Peer& peer) {
   persist(peer);
   freeze_or_thaw();
   poke();
+}
+
+// A group of ours is not on the peer, and will be: it follows, or cannot yet.
+bool Node::Impl::parting(const Peer& peer) {
+  for (const auto& [group, found] : peer.courses)
+    if (found.course == Course::kPeerFollows || found.course == Course::kCopyToPeer ||
+        found.course == Course::kNeitherWhole)
+      return true;
+  return false;
 }
 
 // Whom flushes wait for, as other threads see it.
@@ -213,27 +225,36 @@ void Node::Impl::check_flushes() {
     volume.resume_writes();
   }
   if (flush_waits.empty()) return;
-  bool sync_mode = options.settings.mode == ReplicationMode::kSync;
-  bool anybody = false;
-  Lsn through = INT64_MAX;
-  for (const auto& peer : peers) {
-    if (!peer->counts || !peer->stream) continue;
-    anybody = true;
-    const Sender& sender = peer->stream->sender;
-    through = std::min(through, sync_mode ? sender.durable() : sender.received());
-  }
-  if (options.settings.mode == ReplicationMode::kAsync) anybody = false;
-  if (!anybody) {
-    if (frozen.load()) return;
-    std::multimap<Lsn, FlushWait> waits = std::move(flush_waits);
-    flush_waits.clear();
-    return complete_alone(std::move(waits));
-  }
-  auto end = flush_waits.upper_bound(through);
+  std::multimap<Lsn, FlushWait> alone;
   std::vector<std::function<void(Result<>)>> ready;
-  for (auto it = flush_waits.begin(); it != end; ++it) ready.push_back(std::move(it->second.done));
-  flush_waits.erase(flush_waits.begin(), end);
+  for (auto it = flush_waits.begin(); it != flush_waits.end();) {
+    std::optional<Lsn> through = confirmed_through(it->second.group);
+    if (through ? *through < it->first : frozen.load()) {
+      ++it;
+      continue;
+    }
+    if (through)
+      ready.push_back(std::move(it->second.done));
+    else
+      alone.emplace(it->first, std::move(it->second));
+    it = flush_waits.erase(it);
+  }
+  if (!alone.empty()) complete_alone(std::move(alone));
   for (auto& done : ready) done({});
+}
+
+// What every peer that counts has of this group, as the mode demands; nothing: there is none.
+std::optional<Lsn> Node::Impl::confirmed_through(GroupId group) {
+  std::optional<Lsn> through;
+  if (options.settings.mode == ReplicationMode::kAsync) return through;
+  for (const auto& peer : peers) {
+    // A group that has parted from a peer's does not go there, however well the others do.
+    if (!peer->counts || !peer->stream || peer->stream->sender.positions().stopped(group)) continue;
+    const Sender& sender = peer->stream->sender;
+    Lsn has = options.settings.mode == ReplicationMode::kSync ? sender.durable() : sender.received();
+    through = std::min(through.value_or(has), has);
+  }
+  return through;
 }
 
 // No peer counts: what is acknowledged now is acknowledged without them, so the new epochs, from which
