@@ -14,8 +14,9 @@
 namespace vmfs {
 namespace {
 
-// What follows a record up to where the log goes on, unless it leaves a gap: at most a pad's length.
-alignas(64) constexpr std::array<std::byte, 2 * kBlock> kZeros{};
+// What follows a record up to where the log goes on, unless it leaves a gap: at most a pad's length;
+// and the rest of a run's last block.
+alignas(64) constexpr std::array<std::byte, 3 * kBlock> kZeros{};
 
 // A run is bounded so that its first record need not wait long for its last.
 constexpr std::size_t kRunBytes = 8u << 20;
@@ -215,7 +216,12 @@ Result<> Journal::Impl::write_run(std::uint64_t first, std::uint64_t last) {
       pieces[count++] = {const_cast<std::byte*>(slot.payload), slot.header.payload_size};
     std::uint64_t rest =
         slot.next - slot.header.lsn - sizeof(RecordHeader) - slot.header.payload_size;
-    if (rest > 0 && !slot.leaves_gap) {
+    if (slot.leaves_gap) continue;
+    // The last block of a run is filled up with zeros, over which the next run writes: so each block is
+    // first touched by a write that covers it. Else the kernel would have to read the rest of it from
+    // the disk whenever the segment has left the page cache, which costs a hundred times the write.
+    if (ticket + 1 == last) rest += align_to_block(slot.next) - slot.next;
+    if (rest > 0) {
       CHECK_COMPARE(rest, <=, kZeros.size());
       pieces[count++] = {const_cast<std::byte*>(kZeros.data()), static_cast<std::size_t>(rest)};
     }

@@ -236,8 +236,11 @@ Result<> Volume::Impl::apply_extents(Inode& inode, File& file,
                       inode.id);
     }
     VMFS_TRY(file.write(run, extents[first].offset, "store.apply"));
-    file.start_writeback(extents[first].offset, length);
   }
+  // In one go: the kernel merges what lies together, and a call for each extent costs as much as its
+  // write.
+  file.start_writeback(extents.front().offset,
+                       extents.back().offset + extents.back().length - extents.front().offset);
   inode.image->index.remove(extents);
   return {};
 }
