@@ -14,8 +14,10 @@
 #include "cli/daemon.h"
 #include "cli/mount_options.h"
 #include "cli/run_directory.h"
+#include "cli/store_lock.h"
 #include "fs/holder/holder.h"
 #include "fs/seam/clock.h"
+#include "fs/seam/disk.h"
 
 namespace vmfs {
 
@@ -43,6 +45,16 @@ Result<> mount_volume(const std::string& store_argument, const std::string& moun
                 fmt::format("the mount point {} and the store {} must not contain one another",
                             mountpoint, store));
   VMFS_TRY(prepare_run_directory(store));
+  // Before a second holder touches the files of one that is at work. (The daemon takes the lock for good.)
+  {
+    VMFS_ASSIGN(auto disk, open_posix_disk(store));
+    VMFS_TRY(lock_store(*disk, store));
+  }
+  if (auto other = read_holder_status(holder_status_path(store)); other && holder_alive(*other))
+    return fail(ErrorKind::kBusy, EBUSY,
+                fmt::format("{}: this store is mounted on {} already (holder {})\n"
+                            "see what it does:  vmfs status {}",
+                            store, other->mountpoint, other->holder_pid, store));
   HolderOptions holder;
   holder.mountpoint = mountpoint;
   holder.source = store;

@@ -108,7 +108,7 @@ void add_replication_commands(CommandLine& line) {
 
   CLI::App* set = line.app.add_subcommand("set", "Change the volume's settings on all nodes");
   set->add_option("MOUNTPOINT", arguments->path, "where it is mounted")->required();
-  set->add_option("KEY=VALUE", arguments->assignments,
+  set->add_option("SETTING", arguments->assignments,
                   "mode=sync|semisync|async, on-peer-loss=continue|freeze, "
                   "compression=auto|off|zstd:N; without any: print them");
   choose(set, set_settings);

@@ -171,7 +171,7 @@ Result<> read_node(const toml::table& table, const std::string& file, Config& co
                     fmt::format("cannot be more than journal-size, which is {}",
                                 format_size(config.journal_size)));
   VMFS_TRY(node.size("memory", 16u << 20, config.memory));
-  VMFS_TRY(node.integer("threads", 0, 256,
+  VMFS_TRY(node.integer("threads", 0, 64,
                         [&](std::int64_t value) { config.threads = static_cast<unsigned>(value); }));
   VMFS_TRY(node.text("start-alone", false, into(config.start_alone_after_ns, parse_start_alone)));
   VMFS_TRY(node.boolean("joining", config.joining));

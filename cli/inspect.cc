@@ -16,7 +16,7 @@
 #include "fs/holder/holder.h"
 #include "fs/journal/format.h"
 #include "fs/seam/disk.h"
-#include "fs/store/state.h"
+#include "fs/store/inspect.h"
 #include "net/link/token.h"
 
 namespace vmfs {
@@ -35,41 +35,19 @@ Place split(const std::string& absolute) {
   return {path.parent_path().string(), path.filename().string()};
 }
 
-const char* cause_name(EpochCause cause) {
-  switch (cause) {
-    case EpochCause::kCreated: return "created";
-    case EpochCause::kTaken: return "taken over in agreement";
-    case EpochCause::kForced: return "taken by force";
-    case EpochCause::kPeerLost: return "a peer was lost";
-    case EpochCause::kUncleanStop: return "the machine stopped uncleanly";
-    case EpochCause::kResolved: return "a split brain was resolved";
+void print_lines(const std::string& text, const std::string& indent, const Line& line) {
+  for (std::size_t start = 0; start < text.size();) {
+    std::size_t end = std::min(text.find('\n', start), text.size());
+    line(indent + text.substr(start, end - start));
+    start = end + 1;
   }
-  return "unknown";
 }
 
-Result<> inspect_state(const Place& place, const Line& line) {
+Result<> inspect_state_file(const Place& place, const Line& line) {
   VMFS_ASSIGN(auto disk, open_posix_disk(place.directory));
-  VMFS_ASSIGN(CheckpointState state, read_state(*disk));
-  line(fmt::format("checkpoint of volume {}, node {}", to_string(state.volume), state.node));
-  line(fmt::format("  {}; checkpoint number {}, journal generation {}",
-                   state.clean ? "unmounted cleanly" : "in use, or not unmounted cleanly",
-                   state.checkpoints, state.generation));
-  line(fmt::format("  all records below LSN {:#x} are in the store", state.replay_from));
-  for (const PeerState& peer : state.peers)
-    line(fmt::format("  peer {} ({}): has confirmed up to LSN {:#x}{}, last contact {}", peer.name, peer.id,
-                     peer.confirmed, peer.was_in_sync ? ", in sync" : "",
-                     time_text(peer.last_contact_wall_ns)));
-  for (const GroupState& group : state.groups) {
-    line(fmt::format("  group {}{}: owner {}, seq {}{}{}", group.id,
-                     group.id == kNameSpace ? " (name space)" : "", group.owner, group.seq,
-                     group.inconsistent ? ", INCONSISTENT" : "", group.split ? ", SPLIT" : ""));
-    for (const EpochEntry& entry : group.history)
-      line(fmt::format("    epoch {} of node {}, from {} seq {}, {} ({})", entry.epoch, entry.node,
-                       entry.parent.epoch, entry.parent.seq, time_text(entry.wall_ns),
-                       cause_name(entry.cause)));
-  }
-  if (!state.answered.empty())
-    line(fmt::format("  {} answers kept for requests that may come again", state.answered.size()));
+  VMFS_ASSIGN(Bytes content, read_whole_file(*disk, place.name, "inspect.read"));
+  VMFS_ASSIGN(std::string text, inspect_state(content, disk->display(place.name)));
+  print_lines(text, "", line);
   return {};
 }
 
@@ -77,12 +55,7 @@ Result<> inspect_configuration(const std::string& path, const Line& line) {
   VMFS_ASSIGN(std::string text, read_small_file(path));
   VMFS_ASSIGN(Config config, parse_config(text, path));
   line("configuration, without errors; as it is understood:");
-  std::string normal = format_config(config);
-  for (std::size_t start = 0; start < normal.size();) {
-    std::size_t end = std::min(normal.find('\n', start), normal.size());
-    line("  " + normal.substr(start, end - start));
-    start = end + 1;
-  }
+  print_lines(format_config(config), "  ", line);
   return {};
 }
 
@@ -122,7 +95,7 @@ Result<> inspect_directory(const std::string& path, const InspectOptions& option
   if (stdfs::exists(path + "/vmfs.toml")) {
     VMFS_ASSIGN(Config config, read_config(path));
     line(fmt::format("store of volume {} on node {}", config.volume_name, config.node_name));
-    VMFS_TRY(inspect_state({path, "state"}, line));
+    VMFS_TRY(inspect_state_file({path, "state"}, line));
     line("journal:");
     return inspect_file(journal_directory(path, config), options, line);
   }
@@ -164,7 +137,7 @@ Result<> inspect_file(const std::string& path, const InspectOptions& options, co
   if (text.substr(0, 4) == "VMFS" || place.name.ends_with(".seg"))
     return inspect_segment(absolute, options, line);
   if (place.name == "vmfs.toml") return inspect_configuration(absolute, line);
-  if (place.name == "state") return inspect_state(place, line);
+  if (looks_like_state(head) || place.name == "state") return inspect_state_file(place, line);
   if (place.name == "secret") {
     line("the volume's secret; it is not shown. `vmfs token STORE` prints it for another node");
     return {};

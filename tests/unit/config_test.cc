@@ -114,7 +114,7 @@ TEST_SUITE("config") {
         {"journal-size =", "journal-size = \"much\"", "node.journal-size"},
         {"peer-journal-size =", "peer-journal-size = \"2GiB\"", "cannot be more than journal-size"},
         {"memory =", "memory = \"1M\"", "at least 16M"},
-        {"threads =", "threads = 1000", "from 0 to 256"},
+        {"threads =", "threads = 1000", "from 0 to 64"},
         {"threads =", "threads = \"8\"", "whole number"},
         {"start-alone =", "start-alone = \"soon\"", "never, after:SECONDS"},
         {"joining =", "joining = \"yes\"", "true or false"},
