@@ -212,6 +212,11 @@ std::optional<Result<std::string>> Node::Impl::evaluate(const WaitFor& wait) {
       break;
     case Condition::kInSync:
       for (const auto& peer : peers) holds &= peer->sync == PeerSync::kInSync;
+      // Nor may this node lack anything: a peer may be copying to it, or be about to.
+      if (!peers.empty())
+        for (const GroupState& state : volume.groups())
+          holds &= !state.history.empty() && !state.inconsistent && !receiving(state.id) &&
+                   !parted(state.id);
       break;
     case Condition::kReady: holds = ready(nullptr); break;
     case Condition::kPrimary: {

@@ -47,7 +47,7 @@ struct NodeCallbacks {
 // What one can wait for.
 enum class Condition : std::uint8_t {
   kConnected,  // a link to every peer
-  kInSync,     // every peer is in sync
+  kInSync,     // every peer is in sync, and this node lacks nothing that they have
   kReady,      // ownership of every group is settled: resumed here, or another's
   kPrimary,    // this node may change the given groups
 };
