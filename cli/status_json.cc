@@ -108,13 +108,17 @@ json status_to_json(const DaemonFacts& facts, const Config& config, const NodeSt
       images.push_back(image_to_json(image, node));
   }
   json all_problems = json::array();
-  for (const std::string& problem : node.problems) all_problems.push_back(problem);
+  bool said = false;
+  std::string wait = fmt::format("\nguests should wait for it:  vmfs wait {} ready", facts.mountpoint);
+  for (const std::string& problem : node.problems) {
+    bool unsettled = problem.starts_with("ownership is not settled");
+    said = said || unsettled;
+    all_problems.push_back(unsettled ? problem + wait : problem);
+  }
   for (const std::string& problem : problems) all_problems.push_back(problem);
-  if (!node.peers.empty() && !node.ready)
-    all_problems.push_back(fmt::format(
-        "not ready: it is not settled who owns what{}{}\n"
-        "guests should wait for it:  vmfs wait {} ready",
-        node.ready_reason.empty() ? "" : ": ", node.ready_reason, facts.mountpoint));
+  if (!node.peers.empty() && !node.ready && !said)
+    all_problems.push_back(fmt::format("not ready: it is not settled who owns what{}{}{}",
+                                       node.ready_reason.empty() ? "" : ": ", node.ready_reason, wait));
   return {
       {"volume", config.volume_name},
       {"volume_id", to_string(config.volume)},

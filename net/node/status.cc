@@ -139,6 +139,7 @@ NodeStatus Node::Impl::status(const std::vector<GroupId>& wanted_groups) {
       entry.state = to_string(peer.sync);
       if (peer.stream) {
         if (auto durable = peer.stream->sender.durable_position(state.id)) entry.position = *durable;
+        receiving(state.id);  // a course that has come to its end is forgotten
         if (GroupCourse* found = course(peer, state.id)) {
           entry.rule = found->comparison.rule;
           switch (found->course) {
