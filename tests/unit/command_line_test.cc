@@ -127,8 +127,8 @@ TEST_SUITE("command_line") {
         if (command->get_group().empty()) continue;  // hidden
         std::string name = path.empty() ? command->get_name() : path + " " + command->get_name();
         CAPTURE(name);
-        std::size_t at = manual->find("*vmfs " + name + "*");
-        CHECK(at != std::string::npos);
+        bool only_groups = !command->get_subcommands([](const CLI::App*) { return true; }).empty();
+        CHECK((only_groups || manual->find("*vmfs " + name + "*") != std::string::npos));
         for (const CLI::Option* option : command->get_options()) {
           std::string word = option->get_lnames().empty() ? option->get_name()
                                                           : "--" + option->get_lnames().front();

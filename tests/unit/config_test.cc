@@ -86,7 +86,7 @@ TEST_SUITE("config") {
 
   TEST_CASE("an unknown key names file, line, key and what there is") {
     std::string error = error_of(with("listen =", "lisen = \"x:1\""));
-    CHECK(contains(error, "/s/vmfs.toml:17: node.lisen: unknown key"));
+    CHECK(contains(error, "/s/vmfs.toml:18: node.lisen: unknown key"));
     CHECK(contains(error, "listen"));
     CHECK(contains(error_of(with("format =", "format = 1\nfromat = 1")), "fromat: unknown key"));
     CHECK(contains(error_of(with("[[peer]]", "[[peer]]\naddr = \"x\"")), "peer.addr: unknown key"));
