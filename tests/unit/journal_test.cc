@@ -152,6 +152,75 @@ TEST_SUITE("journal") {
       CHECK(files_in(scratch) <= 4);
     }
   }
+
+  TEST_CASE("appending, reading, preparing and recycling at once") {
+    ScratchDirectory scratch;
+    JournalOptions options = small_options(6);
+    auto journal = new_journal(scratch.disk(), options);
+    std::atomic<bool> stop{false};
+    std::atomic<int> failures{0}, read{0}, recycled{0};
+    std::vector<std::thread> threads;
+    std::vector<std::atomic<Lsn>> latest(3);
+    for (unsigned t = 0; t < 3; ++t)
+      threads.emplace_back([&, t] {
+        Appender appender{*journal};
+        appender.group = GroupId{ObjectId(100 + t)};
+        while (!stop) {
+          auto reservation = appender.append();
+          if (reservation)
+            latest[t] = reservation->lsn;
+          else if (reservation.error().kind != ErrorKind::kWouldWait)
+            ++failures;
+          else
+            std::this_thread::yield();
+        }
+      });
+    // Whatever is still alive after it was read is what was written there.
+    threads.emplace_back([&] {
+      for (unsigned n = 0; !stop; ++n) {
+        Lsn lsn = latest[n % 3];
+        if (lsn == 0) continue;
+        std::this_thread::yield();
+        RecordHeader header;
+        auto alive = journal->read_payload(
+            lsn, {reinterpret_cast<std::byte*>(&header), sizeof header});
+        if (!alive) ++failures;
+        if (!alive || !*alive) continue;
+        if (header.lsn != lsn || header.magic != kRecordMagic) ++failures;
+        Bytes bytes(header.payload_size);
+        alive = journal->read_payload(lsn + sizeof header, bytes);
+        if (!alive) ++failures;
+        if (!alive || !*alive) continue;
+        if (bytes != content(header.seq, bytes.size())) ++failures;
+        ++read;
+      }
+    });
+    threads.emplace_back([&] {
+      auto from = std::make_unique<RecordReader>(*journal, 0);
+      while (!stop) {
+        auto record = from->next(journal->written_lsn());
+        if (record) continue;
+        if (record.error().kind != ErrorKind::kNotFound) ++failures;
+        ++recycled;
+        from = std::make_unique<RecordReader>(*journal, 0);
+      }
+    });
+    threads.emplace_back([&] {
+      while (!stop) {
+        if (!journal->prepare_segments()) ++failures;
+        std::this_thread::yield();
+      }
+    });
+    const Lsn end = journal->written_lsn() + 60 * options.segment_size;
+    while (journal->written_lsn() < end && failures == 0) {
+      if (!journal->sync_through(journal->reserved_lsn())) ++failures;
+      if (!journal->release_through(journal->durable_lsn())) ++failures;
+    }
+    stop = true;
+    for (auto& thread : threads) thread.join();
+    CHECK(failures == 0);
+    CHECK(read > 0);
+  }
 }
 
 }  // namespace
