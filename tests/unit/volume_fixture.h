@@ -29,8 +29,7 @@ class VolumeHome {
     REQUIRE(disk.make_directory("journal", "test"));
     journal_disk = disk.subdirectory("journal");
     auto created = Volume::create(disk, *journal_disk, options);
-    INFO(created.error_or(Error{}).message);
-    REQUIRE(created);
+    if (!created) FAIL(created.error().message);
     open();
   }
   void open(Volume::OpenArguments arguments = {}) {

@@ -224,7 +224,7 @@ TEST_CASE("random changes against a model, with deaths, power cuts and clean res
 TEST_CASE("a full journal makes writers wait, and the applier ends that") {
   VolumeHome home;
   auto image = home.open_image(home.create("a"));
-  std::string text(512 << 10, 'x');
+  std::string text(256 << 10, 'x');
   Result<> last;
   int written = 0;
   for (; written < 100 && last; ++written)
@@ -243,7 +243,7 @@ TEST_CASE("a full journal makes writers wait, and the applier ends that") {
 TEST_CASE("a store that is too small says so before anything is acknowledged") {
   VolumeHome home;
   auto image = home.open_image(home.create("a"));
-  home.write(*image, 0, std::string(1 << 20, 'x'));
+  for (int i = 0; i < 4; ++i) home.write(*image, i << 18, std::string(1 << 18, 'x'));
   home.apply_all();
   home.disk.set_capacity(home.disk.used() + (3 << 20));
   home.apply_all();

@@ -1,0 +1,218 @@
+#include <algorithm>
+#include <map>
+
+#include "tests/unit/volume_fixture.h"
+
+namespace vmfs {
+namespace {
+
+using test::errno_of;
+using test::VolumeHome;
+
+TEST_SUITE_BEGIN("volume names");
+
+TEST_CASE("creation, lookup and their errors") {
+  VolumeHome home;
+  ObjectId directory = home->make_directory({}, kRootObject, "d", 0755)->object;
+  ObjectId file = home.create("f", directory);
+  CHECK(home->lookup(directory, "f")->object == file);
+  CHECK(errno_of(home->lookup(directory, "g")) == ENOENT);
+  CHECK(errno_of(home->lookup(file, "g")) == ENOTDIR);
+  CHECK(errno_of(home->create({}, directory, "f", 0600)) == EEXIST);
+  CHECK(errno_of(home->create({}, file, "g", 0600)) == ENOTDIR);
+  CHECK(errno_of(home->create({}, directory, std::string(256, 'n'), 0600)) == ENAMETOOLONG);
+  CHECK(errno_of(home->make_directory({}, directory, "f", 0700)) == EEXIST);
+  CHECK(errno_of(home->create({}, kRootObject, ".snapshots", 0600)) == EROFS);
+  CHECK(home->make_symlink({}, directory, "s", "../x"));
+  CHECK(*home->read_symlink(home->resolve("d/s")->object) == "../x");
+  CHECK(errno_of(home->read_symlink(file)) == EINVAL);
+  CHECK(home->path_of(file) == "d/f");
+  CHECK(home->attributes(kRootObject)->stat.links == 3);
+  CHECK(home->list(directory)->size() == 2);
+  CHECK(errno_of(home->open_image(directory, false)) == EISDIR);
+  Caller caller;
+  caller.uid = 5;
+  caller.gid = 6;
+  REQUIRE(home->set_attributes({}, directory, {.set = {.permissions = 02775, .gid = 9}, .size = {}}));
+  auto made = home->make_directory(caller, directory, "sub", 0755);
+  CHECK(made->stat.gid == 9);
+  CHECK(made->stat.permissions == 02755);
+  CHECK(made->stat.uid == 5);
+}
+
+TEST_CASE("removal and renaming, as POSIX has them") {
+  VolumeHome home;
+  ObjectId a = home->make_directory({}, kRootObject, "a", 0755)->object;
+  ObjectId b = home->make_directory({}, a, "b", 0755)->object;
+  ObjectId f = home.create("f");
+  ObjectId g = home.create("g", b);
+  CHECK(errno_of(home->unlink({}, kRootObject, "a")) == EISDIR);
+  CHECK(errno_of(home->remove_directory({}, kRootObject, "f")) == ENOTDIR);
+  CHECK(errno_of(home->remove_directory({}, kRootObject, "a")) == ENOTEMPTY);
+  CHECK(errno_of(home->rename({}, kRootObject, "a", b, "x", false)) == EINVAL);
+  CHECK(errno_of(home->rename({}, kRootObject, "f", kRootObject, "a", false)) == EISDIR);
+  CHECK(errno_of(home->rename({}, kRootObject, "a", kRootObject, "f", false)) == ENOTDIR);
+  CHECK(errno_of(home->rename({}, kRootObject, "f", b, "g", true)) == EEXIST);
+  CHECK(errno_of(home->rename({}, kRootObject, "nothing", b, "g", true)) == ENOENT);
+  CHECK(home->rename({}, kRootObject, "f", kRootObject, "f", false));
+  CHECK(home->rename({}, kRootObject, "f", b, "g", false));
+  CHECK(home->resolve("a/b/g")->object == f);
+  CHECK(errno_of(home->attributes(g)) == ENOENT);
+  CHECK(home->rename({}, a, "b", kRootObject, "c", false));
+  CHECK(home->path_of(f) == "c/g");
+  CHECK(home->remove_directory({}, kRootObject, "a"));
+  home.lose_power_and_open();
+  CHECK(home->path_of(f) == "c/g");
+  CHECK(errno_of(home->resolve("a")) == ENOENT);
+  CHECK(home->unlink({}, b, "g"));
+  CHECK(home->remove_directory({}, kRootObject, "c"));
+  CHECK(home->list(kRootObject)->empty());
+  CHECK(home->groups().size() == 1);
+}
+
+TEST_CASE("an unlinked image lives until its last close") {
+  VolumeHome home;
+  ObjectId id = home.create("a");
+  auto first = home.open_image(id), second = home.open_image(id, false);
+  home.write(*first, 0, "text");
+  REQUIRE(home->unlink({}, kRootObject, "a"));
+  CHECK(errno_of(home->resolve("a")) == ENOENT);
+  home.write(*first, 4, "more");
+  home.apply_all();
+  CHECK(home.read(*second, 0, 100) == "textmore");
+  home->close_image(first, true, true);
+  CHECK(home->attributes(id));
+  SUBCASE("closed") {
+    home->close_image(second, false, false);
+    CHECK(errno_of(home->attributes(id)) == ENOENT);
+  }
+  SUBCASE("orphaned by the daemon's death") {
+    second.reset();
+    home.kill_and_open();
+    REQUIRE(home->apply_some(false));
+    CHECK(errno_of(home->attributes(id)) == ENOENT);
+  }
+  home.lose_power_and_open();
+  CHECK(errno_of(home->attributes(id)) == ENOENT);
+}
+
+TEST_CASE("a request that comes again gets the first answer") {
+  VolumeHome home;
+  ConnectionId connection{42};
+  std::vector<std::uint64_t> open{10, 11, 12, 13, 14};
+  auto caller = [&](std::uint64_t unique, bool resent) {
+    Caller c;
+    c.request = {connection, unique};
+    c.resent = resent;
+    return c;
+  };
+  auto made = home->create(caller(10, false), kRootObject, "a", 0600);
+  REQUIRE(made);
+  REQUIRE(home->make_directory(caller(11, false), kRootObject, "d", 0700));
+  REQUIRE(home->rename(caller(12, false), kRootObject, "a", kRootObject, "b", false));
+  home.create("c");
+  REQUIRE(home->unlink(caller(13, false), kRootObject, "c"));
+  Volume::OpenArguments arguments{.connection = connection,
+                                  .unanswered = open,
+                                  .still_unanswered = [&](std::uint64_t unique) {
+                                    return std::find(open.begin(), open.end(), unique) != open.end();
+                                  }};
+  home.kill_and_open(arguments);
+  SUBCASE("at once") {}
+  SUBCASE("after the records were recycled") {
+    for (int i = 0; i < 3; ++i) {
+      auto image = home.open_path("b");
+      home.write(*image, 0, "x");
+      home->close_image(image, true, true);
+      home.apply_all();
+      home.kill_and_open(arguments);
+    }
+  }
+  auto again = home->create(caller(10, true), kRootObject, "a", 0600);
+  REQUIRE(again);
+  CHECK(again->object == made->object);
+  CHECK(errno_of(home->make_directory(caller(11, true), kRootObject, "d", 0700)) == 0);
+  CHECK(errno_of(home->rename(caller(12, true), kRootObject, "a", kRootObject, "b", false)) == 0);
+  CHECK(errno_of(home->unlink(caller(13, true), kRootObject, "c")) == 0);
+  CHECK(errno_of(home->unlink(caller(14, true), kRootObject, "nothing")) == ENOENT);
+  CHECK(home->list(kRootObject)->size() == 2);
+}
+
+TEST_CASE("changes that the store refuses are made later") {
+  VolumeHome home;
+  home.disk.fail_calls("store.make", {}, 1, ENOSPC, true);
+  CHECK(!home->create({}, kRootObject, "a", 0600));
+  CHECK(!home->problems().empty());
+  CHECK(!home->create({}, kRootObject, "b", 0600));
+  home.disk.heal();
+  CHECK(home->create({}, kRootObject, "c", 0600));
+  CHECK(home->problems().empty());
+  CHECK(home->list(kRootObject)->size() == 2);
+  home.lose_power_and_open();
+  CHECK(home->list(kRootObject)->size() == 2);
+}
+
+TEST_CASE("random name-space changes with deaths and power cuts at any call") {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    CAPTURE(seed);
+    sim::Random random(seed);
+    VolumeHome home(seed);
+    std::map<std::string, ObjectId> model;  // path: object
+    // The change under way when the disk stopped may or may not have happened.
+    for (int round = 0; round < 12; ++round) {
+      CAPTURE(round);
+      std::map<std::string, ObjectId> before;
+      home.disk.stop_at_change(1 + random.below(60));
+      while (!home.disk.stopped()) {
+        before = model;
+        std::string name(1, static_cast<char>('a' + random.below(5)));
+        std::string other(1, static_cast<char>('a' + random.below(5)));
+        ObjectId parent = kRootObject;
+        switch (random.below(5)) {
+          case 0:
+          case 1: {
+            auto made = home->create({}, parent, name, 0600);
+            if (made) model[name] = made->object;
+            break;
+          }
+          case 2:
+            if (home->unlink({}, parent, name)) model.erase(name);
+            break;
+          case 3:
+            if (home->rename({}, parent, name, parent, other, false) && name != other) {
+              model[other] = model[name];
+              model.erase(name);
+            }
+            break;
+          case 4:
+            (void)home->apply_some(true);
+            break;
+        }
+      }
+      home.volume.reset();
+      if (random.one_in(2))
+        home.disk.restart();
+      else
+        home.disk.lose_power();
+      home.open();
+      std::map<std::string, ObjectId> found;
+      auto listed = home->list(kRootObject);
+      for (const ListedEntry& entry : *listed) found[entry.name] = entry.object;
+      // All but the last change are there; that one may be, too, unacknowledged.
+      auto difference = [&](const std::map<std::string, ObjectId>& expected) {
+        int names = 0;
+        for (const auto& [name, object] : expected) names += !found.contains(name) || found[name] != object;
+        for (const auto& [name, object] : found) names += !expected.contains(name);
+        return names;
+      };
+      REQUIRE(difference(model) <= 2);
+      for (const auto& [name, object] : found) REQUIRE(home->open_image(object, false));
+      model = found;
+    }
+  }
+}
+
+TEST_SUITE_END();
+
+}  // namespace
+}  // namespace vmfs
