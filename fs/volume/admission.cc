@@ -5,6 +5,10 @@
 
 namespace vmfs {
 
+namespace {
+constexpr std::uint64_t kAdmittedAtOnce = 64u << 20;
+}
+
 thread_local Refusal Refusal::current;
 thread_local GroupId Refusal::waits_for{};
 thread_local std::uint64_t Refusal::asked_at = 0;
@@ -44,9 +48,29 @@ void Volume::Impl::refresh_admission() {
   }
   no_problem("space");
   // A small file system keeps a smaller margin.
-  std::uint64_t kept = std::min(kSpaceMargin, space->total / 64) + unapplied_bytes();
+  std::uint64_t kept =
+      std::min(kSpaceMargin, space->total / 64) + unapplied_bytes() + journal_growth(*space);
   std::uint64_t left = space->available > kept ? space->available - kept : 0;
+  // Others use the file system too: after so much it is asked again.
+  left = std::min(left, kAdmittedAtOnce);
   admission_limit_.store(admitted_.load() + left);
+}
+
+std::uint64_t Volume::Impl::journal_growth(const DiskSpace& store) {
+  if (journal_complete_) return 0;
+  auto own = journal_disk_.space("journal.space");
+  auto files = journal_disk_.list("", "journal.space");
+  if (!own || !files) return 0;
+  // Two file systems of the same size with the same space left are one: nothing else tells.
+  if (own->total != store.total || own->files_total != store.files_total) {
+    journal_complete_ = true;
+    return 0;
+  }
+  std::uint64_t segments = 0;
+  for (const DirectoryEntry& file : *files) segments += file.name.ends_with(".seg");
+  std::uint64_t made = segments * options_.journal.segment_size;
+  journal_complete_ = made >= options_.journal.size_max;
+  return journal_complete_ ? 0 : options_.journal.size_max - made;
 }
 
 Result<> Volume::Impl::admit_closely(Inode* inode, std::uint64_t offset, std::uint64_t bytes) {

@@ -45,14 +45,18 @@ bool Volume::Impl::apply_due() {
   // Also without data: ownership, flushes and names use up journal space too.
   if (reserved - std::min(reserved, applied_through_) > quarter) return true;
   if (since == 0) return false;
-  if (index_memory_.load() > options_.memory_max / 2) return true;
+  if (index_memory_->load() > options_.memory_max / 2) return true;
   return clock_.monotonic_ns() - since >= options_.apply_after_ns;
 }
 
 Result<bool> Volume::apply_some(bool all) {
   Impl& v = *impl_;
   v.delete_orphans();
-  if (v.journal_->bytes_used() > v.journal_->bytes_max() / 4) v.refresh_admission();
+  constexpr std::int64_t kAskSpaceNs = 1'000'000'000;
+  if (std::int64_t now = v.clock_.monotonic_ns(); now - v.space_asked_ns_.load() >= kAskSpaceNs) {
+    v.space_asked_ns_.store(now);
+    v.refresh_admission();
+  }
   std::lock_guard lock(v.apply_mutex_);
   if (v.checkpoint_wanted_) {
     VMFS_TRY(v.checkpoint_locked());
@@ -153,7 +157,7 @@ Result<bool> Volume::Impl::apply_step() {
     pass_.offset = 0;
     pass_.visited = false;
   }
-  if (applied != 0 && index_memory_.load() <= options_.memory_max) wake_resources();
+  if (applied != 0 && index_memory_->load() <= options_.memory_max) wake_resources();
   if (pass_.image < pass_.images.size()) return true;
   pass_.active = false;
   pass_.images.clear();

@@ -49,9 +49,10 @@ struct NameChange {
 };
 
 struct Volume::Impl {
-  Impl(Disk& store_disk, Clock& clock, const VolumeOptions& options);
+  Impl(Disk& store_disk, Disk& journal_disk, Clock& clock, const VolumeOptions& options);
 
   Disk& store_disk_;
+  Disk& journal_disk_;
   Clock& clock_;
   const VolumeOptions options_;
   const NodeId node_;
@@ -110,7 +111,8 @@ struct Volume::Impl {
 
   // --- Images (image_io.cc, image_changes.cc, image_records.cc) ----------------------------------
 
-  std::atomic<std::uint64_t> index_memory_{0};
+  const std::shared_ptr<std::atomic<std::uint64_t>> index_memory_ =
+      std::make_shared<std::atomic<std::uint64_t>>(0);
   std::mutex dirty_mutex_;
   std::vector<std::shared_ptr<Inode>> dirty_;  // images with something to apply
   std::atomic<std::int64_t> dirty_since_ns_{0};  // 0: nothing is
@@ -157,7 +159,7 @@ struct Volume::Impl {
   static tl::unexpected<Error> would_wait();
   // Whether the volume can take `bytes` more now: memory, backlog, space in the store. Reserves them.
   Result<> admit(Inode* inode, std::uint64_t offset, std::uint64_t bytes) {
-    if (index_memory_.load(std::memory_order_relaxed) > options_.memory_max) [[unlikely]] {
+    if (index_memory_->load(std::memory_order_relaxed) > options_.memory_max) [[unlikely]] {
       want_apply();
       return would_wait();
     }
@@ -173,7 +175,11 @@ struct Volume::Impl {
 
   std::atomic<std::uint64_t> admitted_{0};         // bytes ever admitted in this life
   std::atomic<std::uint64_t> admission_limit_{0};  // admitted_ may grow up to here
+  std::atomic<std::int64_t> space_asked_ns_{0};
   std::mutex admission_mutex_;
+  bool journal_complete_ = false;  // guarded by admission_mutex_: all its segments exist
+  // What the journal will yet take of the file system that the store is on.
+  std::uint64_t journal_growth(const DiskSpace& store);
 
   // Reserves a place in the journal, and remembers when it was full.
   Result<Journal::Reservation> reserve(Draft& draft, SequenceCursor* cursor) {

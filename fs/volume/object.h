@@ -61,11 +61,13 @@ struct VolumeGroup {
 
 // The part of an object that only images have.
 struct VolumeImage {
-  VolumeImage(ObjectId object, std::atomic<std::uint64_t>& memory_bytes)
-      : index(memory_bytes), group(object) {}
+  VolumeImage(ObjectId object, std::shared_ptr<std::atomic<std::uint64_t>> memory)
+      : memory_bytes(std::move(memory)), index(*memory_bytes), group(object) {}
 
   static constexpr std::uint64_t kNothingVoid = ~std::uint64_t{0};
 
+  // Of all images of the volume. A handle may outlive the volume, and the index counts to its end.
+  const std::shared_ptr<std::atomic<std::uint64_t>> memory_bytes;
   ImageLock lock;
   UnappliedIndex index;
   VolumeGroup group;

@@ -4,8 +4,9 @@
 
 namespace vmfs {
 
-Volume::Impl::Impl(Disk& store_disk, Clock& clock, const VolumeOptions& options)
-    : store_disk_(store_disk), clock_(clock), options_(options), node_(options.journal.node) {}
+Volume::Impl::Impl(Disk& store_disk, Disk& journal_disk, Clock& clock,
+                   const VolumeOptions& options)
+    : store_disk_(store_disk), journal_disk_(journal_disk), clock_(clock), options_(options), node_(options.journal.node) {}
 
 Volume::Volume(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Volume::~Volume() = default;
@@ -37,7 +38,7 @@ Result<std::unique_ptr<Volume>> Volume::open(Disk& store, Disk& journal, Clock& 
     return fail(ErrorKind::kRefused, EINVAL,
                 fmt::format("{} is of node {}, and this is node {}: a store belongs to one node",
                             store.display(kStateFile), state.node, options.journal.node));
-  auto impl = std::make_unique<Impl>(store, clock, options);
+  auto impl = std::make_unique<Impl>(store, journal, clock, options);
   VMFS_ASSIGN(impl->store_, Store::open(store));
   bool continues = raw(arguments.connection) != 0;
   Journal::OpenArguments how;

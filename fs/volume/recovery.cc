@@ -202,13 +202,16 @@ Result<> Volume::Impl::recover(const CheckpointState& state, const OpenArguments
   for (const auto& [id, inode] : tree_.objects()) {
     if (!inode->image) continue;
     VolumeGroup& group = inode->image->group;
-    settle(group);
     if (group.history.empty() && !group.inconsistent) {
-      problem("group " + std::to_string(raw(id)),
-              fmt::format("{} is known neither to the last checkpoint nor to the journal: it can be "
-                          "read, and copied to a new file, but not changed",
-                          tree_.path_of(*inode)));
+      // A base copy of the name space brought it, and its own has not begun; or it came from nowhere.
+      group.inconsistent = true;
+      if (!options_.has_peers)
+        problem("group " + std::to_string(raw(id)),
+                fmt::format("{} is known neither to the last checkpoint nor to the journal: it can be "
+                            "read, and copied to a new file, but not changed",
+                            tree_.path_of(*inode)));
     }
+    settle(group);
   }
   samples_.push_back(std::move(sample));
   for (const std::string& path : store_->foreign())

@@ -104,8 +104,13 @@ Result<> Volume::Impl::check_received(const ReceivedRecord& record,
     at = known->second;
   } else if (group) {
     at = position_of(*group);
-  } else {
+  } else if (is_base(header.type)) {
     return protocol(header, "nothing created this group");
+  } else {
+    // Its creation comes before it in the stream, and the name space's sequence has no gap: so it was
+    // deleted here by a record that has come already, and this comes again.
+    repeat = true;
+    return {};
   }
   if (header.type == RecordType::kBaseData) {
     if (id == kNameSpace)

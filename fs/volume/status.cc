@@ -36,7 +36,7 @@ VolumeUsage Volume::usage() {
   usage.journal_used = v.journal_->bytes_used();
   usage.journal_max = v.journal_->bytes_max();
   usage.unapplied_bytes = v.unapplied_bytes();
-  usage.index_memory = v.index_memory_.load();
+  usage.index_memory = v.index_memory_->load();
   {
     std::shared_lock lock(v.names_mutex_);
     for (const auto& [id, inode] : v.tree_.objects()) usage.images += inode->image != nullptr;

@@ -78,8 +78,11 @@ class VolumeHome {
     return open_image(found->object, writable);
   }
   void write(Object& image, std::uint64_t offset, std::string_view text) {
-    auto written = volume->write(image, {}, offset, as_bytes(text));
-    if (!written) FAIL(written.error().message << " errno " << written.error().number);
+    constexpr std::size_t kPart = 200'000;  // small segments take small payloads
+    for (std::size_t done = 0; done < text.size(); done += kPart) {
+      auto written = volume->write(image, {}, offset + done, as_bytes(text.substr(done, kPart)));
+      if (!written) FAIL(written.error().message << " errno " << written.error().number);
+    }
   }
   std::string read(Object& image, std::uint64_t offset, std::size_t length) {
     std::string text(length, '?');

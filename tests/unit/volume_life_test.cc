@@ -245,7 +245,8 @@ TEST_CASE("a store that is too small says so before anything is acknowledged") {
   auto image = home.open_image(home.create("a"));
   for (int i = 0; i < 4; ++i) home.write(*image, i << 18, std::string(1 << 18, 'x'));
   home.apply_all();
-  home.disk.set_capacity(home.disk.used() + (3 << 20));
+  home.disk.set_capacity(home.disk.used() + home.options.journal.size_max);
+  home.clock.advance(5'000'000'000);
   home.apply_all();
   Result<> last;
   int written = 0;
