@@ -164,7 +164,8 @@ Result<Lsn> Volume::Impl::append_epoch(VolumeGroup& group, RecordType type, Epoc
     draft.header.wall_ns = change.entry.wall_ns;
     draft.payload = payload;
     SequenceCursor before = group.cursor;
-    journal_->with_reservations_locked([&] { group.cursor = {change.entry.epoch, change.entry.parent.seq}; });
+    journal_->with_reservations_locked(
+        [&] { group.cursor = {change.entry.epoch, change.entry.parent.seq}; });
     auto reserved = reserve(draft, &group.cursor);
     if (!reserved) {
       journal_->with_reservations_locked([&] { group.cursor = before; });

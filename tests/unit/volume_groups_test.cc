@@ -253,7 +253,7 @@ TEST_CASE("new epochs: after an unclean stop, and after a lost peer") {
   REQUIRE(home->group(id)->history.size() == 2);
   CHECK(home->group(id)->history[1].cause == EpochCause::kPeerLost);
   CHECK(home->group(id)->history[1].parent.seq == 1);
-  CHECK(home->durable_position(id).seq == 3);
+  CHECK(home->durable_position(id).seq == 4);
   image.reset();
   home.lose_power_and_open();
   image = home.open_path("a");
@@ -326,6 +326,7 @@ TEST_CASE("a failed primary fetches what it touched alone, and keeps it") {
   // What b never got.
   a.write(*image, 100000, "lost words");
   REQUIRE(a->set_attributes({}, id, {.set = {}, .size = 450000}));
+  REQUIRE(a.flush(*image));
   image.reset();
   REQUIRE(b->take(id, EpochCause::kForced));
   REQUIRE(b->take(kNameSpace, EpochCause::kForced));

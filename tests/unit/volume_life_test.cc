@@ -256,6 +256,7 @@ TEST_CASE("a store that is too small says so before anything is acknowledged") {
   REQUIRE(!last);
   CHECK(last.error().number == ENOSPC);
   // What has its blocks already can still be written.
+  home.apply_all();
   CHECK(home->write(*image, {}, 0, as_bytes(text)));
   home.apply_all();
   CHECK(home->problems().empty());
