@@ -213,7 +213,8 @@ std::optional<Result<std::string>> Node::Impl::evaluate(const WaitFor& wait) {
     case Condition::kInSync:
       for (const auto& peer : peers) holds &= peer->sync == PeerSync::kInSync;
       // Nor may this node lack anything: a peer may be copying to it, or be about to.
-      if (!peers.empty())
+      holds &= unsettled.empty();
+      if (holds && !peers.empty())
         for (const GroupState& state : volume.groups())
           holds &= !state.history.empty() && !state.inconsistent && !receiving(state.id) &&
                    !parted(state.id);
@@ -418,6 +419,7 @@ void Node::Impl::take_settings(const VolumeSettings& settings) {
       if (peer->sync == PeerSync::kInSync) peer->sync = PeerSync::kCatchingUp;
       peer->counts = false;
       peer->join_lsn.reset();
+      peer->joined = false;
       update_sync(*peer);
     }
   }

@@ -71,6 +71,7 @@ struct Peer {
   // When the peer joined the flushes' wait: it is in sync once it has confirmed what was written then.
   bool counts = false;
   std::optional<Lsn> join_lsn;
+  bool joined = false;  // it has
   std::uint64_t join_number = 0;  // and the frames sent by then (copies are in no LSN of ours)
   PeerSync sync = PeerSync::kLost;
   bool full = false;

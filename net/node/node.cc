@@ -253,8 +253,11 @@ void Node::Impl::poke() {
 }
 
 void Node::Impl::reconsider() {
-  for (auto& peer : peers)
-    if (peer->stream) start_follows(*peer);
+  for (auto& peer : peers) {
+    if (!peer->stream) continue;
+    start_follows(*peer);
+    update_sync(*peer);
+  }
   settle();
   answer_wants();
   check_asking();

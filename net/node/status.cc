@@ -65,8 +65,11 @@ bool Node::Impl::ready(std::string* why) {
   };
   if (!unsettled.empty()) {
     for (const auto& peer : peers)
-      if (!peer->heard) return because(fmt::format("waits to hear {}", peer->info.name));
-    return because(fmt::format("{} groups are still being settled", unsettled.size()));
+      if (!peer->heard) return because(fmt::format("{} has not been heard since the start", peer->info.name));
+    return because(fmt::format("still being settled: {}{}", shown(*unsettled.begin()),
+                               unsettled.size() > 1
+                                   ? fmt::format(" and {} more", unsettled.size() - 1)
+                                   : std::string()));
   }
   if (all_heard()) return true;
   // Not everybody was heard: ready if all is ours anyway (taken by force, or the daemon went on).
@@ -190,7 +193,7 @@ NodeStatus Node::Impl::status(const std::vector<GroupId>& wanted_groups) {
       out.problems.push_back(fmt::format("{}: not connected{}", peer->info.name,
                                          peer->link_reason.empty() ? "" : ": " + peer->link_reason));
   }
-  if (!out.ready) out.problems.push_back("ownership is not settled: it " + out.ready_reason);
+  if (!out.ready) out.problems.push_back("ownership is not settled: " + out.ready_reason);
   return out;
 }
 

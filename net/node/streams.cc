@@ -160,10 +160,9 @@ void Node::Impl::update_sync(Peer& peer) {
     peer.sync = PeerSync::kFullCopy;
     peer.counts = false;
     peer.join_lsn.reset();
-  } else if (peer.sync != PeerSync::kInSync) {
+  } else {
     audit(peer);
     if (peer.stream->copies.busy()) return update_sync(peer);
-    peer.sync = PeerSync::kCatchingUp;
     const Sender& sender = peer.stream->sender;
     if (!peer.join_lsn) {
       Lsn written = volume.journal().written_lsn();
@@ -176,29 +175,35 @@ void Node::Impl::update_sync(Peer& peer) {
       }
     }
     if (peer.join_lsn && sender.durable() >= *peer.join_lsn &&
-        sender.durable_number() >= peer.join_number && peer.audit.empty() && !parting(peer))
-      peer.sync = PeerSync::kInSync;
+        sender.durable_number() >= peer.join_number && peer.audit.empty())
+      peer.joined = true;
+    peer.sync = peer.joined && !parting(peer) ? PeerSync::kInSync : PeerSync::kCatchingUp;
   }
   if (counted && !peer.counts && peer.stream) {
     // Connected, and lost for every promise: what is acknowledged without it is told by new epochs.
     volume.begin_epochs(EpochCause::kPeerLost);
     alone_from = volume.journal().written_lsn();
   }
+  if (!peer.join_lsn) peer.joined = false;
   if (peer.counts != counted) update_counting();
   if (peer.sync == before) return;
   log_notice("{}: {}", peer.info.name, to_string(peer.sync));
-  peer.persisted.was_in_sync = peer.sync == PeerSync::kInSync;
+  // What it was when it was lost is what a person asks for later.
+  if (peer.stream) peer.persisted.was_in_sync = peer.sync == PeerSync::kInSync;
   persist(peer);
   freeze_or_thaw();
   poke();
 }
 
-// A group of ours is not on the peer, and will be: it follows, or cannot yet.
+// Some group is not the same on both sides yet and will be: in either direction. (Split brain is said
+// group by group; it does not end by itself.)
 bool Node::Impl::parting(const Peer& peer) {
-  for (const auto& [group, found] : peer.courses)
-    if (found.course == Course::kPeerFollows || found.course == Course::kCopyToPeer ||
-        found.course == Course::kNeitherWhole)
-      return true;
+  for (const auto& [group, found] : peer.courses) {
+    if (found.course == Course::kSplit) continue;
+    if (found.course != Course::kReceive) return true;
+    auto state = volume.group(group);
+    if (state && (state->seq < found.until.seq || state->inconsistent)) return true;
+  }
   return false;
 }
 
@@ -302,9 +307,7 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
   for (const auto& [group, ask] : asking)
     if (ask.asked == peer.info.id) unanswered.push_back(group);
   for (GroupId group : unanswered)
-    give_up_asking(group, {ErrorKind::kReadOnly, EROFS,
-                           fmt::format("{}: the connection to its owner {} was lost", shown(group),
-                                       peer.info.name)});
+    give_up_asking(group, {ErrorKind::kReadOnly, EROFS, {}});  // commands decide anew
   std::erase_if(wanted, [&](const auto& want) { return want.second.peer == peer.info.id; });
   poke();
 }
