@@ -34,7 +34,10 @@ Result<> Volume::Impl::checkpoint_locked() {
     outcome = std::move(synced);
   }
   if (!outcome) {
-    checkpoint_wanted_ = false;  // another pass comes first
+    checkpoint_wanted_ = false;  // another pass comes first, from the beginning
+    pass_.active = false;
+    // What was put back is not applied: no state may say so, nor its journal space be freed, before.
+    applied_through_ = stored_replay_from_;
     want_apply();
     return outcome;
   }

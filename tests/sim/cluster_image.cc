@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 namespace vmfs::sim {
 
@@ -48,8 +49,13 @@ std::string ClusterImage::settle(const std::vector<ChangeNumber>& cells, bool fo
     if (auto earlier = moment(cells, 0, nullptr))
       return fmt::format("{}: {} writes of {} are there, {} were promised", name_, *earlier,
                          writes_.size(), floor);
-    return fmt::format("{}: the content is that of no moment ({} writes, {} promised)", name_,
-                       writes_.size(), floor);
+    std::string known, found;
+    for (const ClusterWrite& write : writes_)
+      known += fmt::format(" {}{}", write.number, write.in_doubt ? "?" : "");
+    for (ChangeNumber number : std::set<ChangeNumber>(cells.begin(), cells.end()))
+      found += fmt::format(" {}", number);
+    return fmt::format("{}: the content is that of no moment (known:{}; {} promised; found:{})",
+                       name_, known, floor, found);
   }
   std::vector<ClusterWrite> kept;
   std::size_t flushed = 0, on_both = 0;

@@ -175,11 +175,14 @@ class ClusterWorld {
     return image->first;
   }
 
-  std::vector<ChangeNumber> read(ClusterNode& node, ObjectId object) {
+  // Nothing: the image is not there (yet), or the node is at its end.
+  std::optional<std::vector<ChangeNumber>> read(ClusterNode& node, ObjectId object) {
     auto image = node.volume->open_image(object, false);
+    if (!image && (node.disk.stopped() || image.error().kind == ErrorKind::kNotFound)) return {};
     SIM_CHECK(image.has_value(), "open on {}: {}", node.name, image.error().message);
     Bytes bytes(kCells * kCell);
     auto size = node.volume->read(**image, 0, bytes);
+    if (node.disk.stopped()) return {};
     SIM_CHECK(size.has_value(), "read on {}: {}", node.name, size.error().message);
     node.volume->close_image(*image, false, false);
     std::vector<ChangeNumber> cells(*size / kCell);
@@ -193,7 +196,9 @@ class ClusterWorld {
   }
 
   void settle(ClusterNode& node, ObjectId object, bool forced) {
-    const std::string wrong = images_.at(object).settle(read(node, object), forced);
+    const auto cells = read(node, object);
+    if (!cells) return;
+    const std::string wrong = images_.at(object).settle(*cells, forced);
     SIM_CHECK(wrong.empty(), "on {}, {}: {}", node.name, forced ? "taken by force" : "primary",
               wrong);
   }
@@ -262,7 +267,9 @@ class ClusterWorld {
     const ObjectId object = pick_image();
     const Gate gate = node.volume->gate(object);
     if (gate != Gate::kSecondary && gate != Gate::kOpen) return;
-    const std::string wrong = images_.at(object).check_some_moment(read(node, object));
+    const auto cells = read(node, object);
+    if (!cells) return;
+    const std::string wrong = images_.at(object).check_some_moment(*cells);
     SIM_CHECK(wrong.empty(), "invariant 4: on {}: {}", node.name, wrong);
   }
 
@@ -317,6 +324,7 @@ class ClusterWorld {
       }
       if (run_until([&] { return nodes_[0]->settled() && nodes_[1]->settled(); }, 15 * kSecond))
         return;
+      if (with_force_) end_split_brains();
     }
     std::string why;
     for (auto& node : nodes_) {
@@ -329,6 +337,19 @@ class ClusterWorld {
         why += fmt::format(", \"{}\" {}", image.path, to_string(image.role));
     }
     fail_scenario("no convergence {}:{}", when, why);
+  }
+
+  // The failed primary may have begun an epoch that nobody else knew, before it died: then a person
+  // has to choose, and chooses the side that went on.
+  void end_split_brains() {
+    ClusterNode& node = *nodes_[writer_];
+    if (!node.up()) return;
+    std::vector<GroupId> groups;
+    for (const ImageStatus& image : node.node->status().images)
+      if (image.role == Role::kSplit) groups.push_back(image.group);
+    if (groups.empty()) return;
+    say("{} groups are split: {} is kept", groups.size(), node.name);
+    node.node->resolve(groups, true, [](Result<std::string>) {});
   }
 
   // Everything is mended: both must come to hold the same, and what was promised.
