@@ -6,7 +6,7 @@ import mmap
 import os
 import sqlite3
 
-from lib.nodes import Node, alive, seconds_of, vmfs
+from lib.nodes import Node, seconds_of, vmfs
 from lib.runner import Settings, case
 from lib.scratch import loop_device, mounted, run, wait_until
 from lib.work import Fio, fio
@@ -149,7 +149,7 @@ def daemon_killed_under_fio(scratch):
             old = node.kill_daemon()
             # The next one answers: a change of the name space goes through the whole of it.
             pauses.append(seconds_of(lambda n=number: os.mkdir(node / f"round-{n}")))
-            wait_until(lambda pid=old: not alive(pid) and node.daemon_pid() not in (None, pid), what="a new daemon")
+            node.wait_for_another_daemon(old)
         client.finish(timeout=rounds * 10 + 60)
     assert len(pauses) >= rounds // 2, f"only {len(pauses)} rounds before fio ended"
     pauses.sort()
@@ -200,7 +200,7 @@ def planned_restart(scratch):
         for _ in range(3):
             before = node.daemon_pid()
             vmfs("restart", node.mnt)
-            wait_until(lambda pid=before: node.daemon_pid() != pid, what="another daemon")
+            node.wait_for_another_daemon(before)
             held.write(b" and after")
             held.flush()
         os.fsync(held.fileno())

@@ -252,7 +252,7 @@ def daemons_killed_under_fio(scratch):
                     break
                 node = (pair.a, pair.b)[number % 2]
                 old = node.kill_daemon()
-                wait_until(lambda n=node, pid=old: n.daemon_pid() not in (None, pid), what="a new daemon")
+                node.wait_for_another_daemon(old)
             client.finish(timeout=rounds * 10 + 60)
         pair.settle()
         pair.stop()

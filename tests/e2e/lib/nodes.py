@@ -90,6 +90,14 @@ class Node:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def wait_for_another_daemon(self, old, timeout=20):
+        """Returns once a daemon other than `old` answers."""
+        def another():
+            with contextlib.suppress(AssertionError):  # none answers just now
+                return self.daemon_pid() not in (None, old)
+            return False
+        wait_until(another, timeout, "a new daemon")
+
     def kill_node(self):
         """Daemon and holder at once, as when the machine's processes all die; nothing is left mounted."""
         daemon = self.status()["daemon"]
