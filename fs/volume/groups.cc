@@ -102,6 +102,11 @@ void Volume::set_gate(GroupId id, Gate gate) {
   std::shared_ptr<Inode> alive;
   VolumeGroup* group = v.find_group(id, alive);
   if (!group) return;
+  // A tail that came back from a peer belongs to the state that is opened: who may change the group must
+  // not read it as it was before.
+  if (gate == Gate::kOpen && group->gate.load() != Gate::kOpen && v.first_pending_.load() != 0 &&
+      !publish_received(v.journal_->durable_lsn()))
+    return;
   group->gate.store(gate, std::memory_order_release);
   if (gate == Gate::kOpen) v.want_apply();  // orphans may be waiting for it
 }
