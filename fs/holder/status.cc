@@ -40,8 +40,11 @@ std::uint64_t process_start(int process) {
   std::istringstream words(line.substr(after_name + 1));
   std::string word;
   constexpr int kStartIsWord = 20;  // counted from the third word of the line
-  for (int i = 0; i < kStartIsWord; ++i)
+  for (int i = 0; i < kStartIsWord; ++i) {
     if (!(words >> word)) return 0;
+    // The first is the state. One that has ended is nobody, however late it is waited for.
+    if (i == 0 && (word == "Z" || word == "X")) return 0;
+  }
   return std::strtoull(word.c_str(), nullptr, 10);
 }
 
