@@ -37,8 +37,12 @@ Bytes payload_of(std::uint64_t id, std::size_t size) {
 
 class JournalWorld {
  public:
-  explicit JournalWorld(std::uint64_t seed)
-      : ids_(seed), random_(seed), disk_({.name = "journal"}, random_.next(), &clock_) {
+  // failed_syncs: each life has a sync that fails, and ends by a power loss.
+  JournalWorld(std::uint64_t seed, bool failed_syncs)
+      : failed_syncs_(failed_syncs),
+        ids_(seed),
+        random_(seed),
+        disk_({.name = "journal"}, random_.next(), &clock_) {
     options_.volume = new_volume_id();
     options_.node = new_node_id();
     options_.segment_size = 1u << 20;
@@ -74,6 +78,10 @@ class JournalWorld {
 
   void plan_faults() {
     failures_before_ = disk_.failures();
+    if (failed_syncs_) {
+      disk_.fail_calls("journal.sync", {}, random_.between(1, 3), EIO, false);
+      return;
+    }
     if (random_.percent(60)) disk_.stop_at_change(random_.between(1, 60));
     if (random_.percent(25))
       disk_.fail_calls("journal.sync", {}, random_.between(1, 8), EIO, random_.one_in(4));
@@ -103,7 +111,7 @@ class JournalWorld {
         poll_one();
         break;
       case 9:
-        if (random_.one_in(3)) sync();
+        if (failed_syncs_ || random_.one_in(3)) sync();
         break;
     }
   }
@@ -192,7 +200,7 @@ class JournalWorld {
   }
 
   void crash() {
-    const bool power = random_.one_in(2);
+    const bool power = failed_syncs_ || random_.one_in(2);
     say("{}", power ? "power loss" : "process death");
     const bool unhealed = disk_.failures() > failures_before_;
     disk_.stop();
@@ -299,6 +307,7 @@ class JournalWorld {
     SIM_CHECK(at == found, "the reader sees {} of {} records", at, found);
   }
 
+  const bool failed_syncs_;
   SeededIds ids_;
   Random random_;
   SimClock clock_;
@@ -318,6 +327,7 @@ class JournalWorld {
 
 }  // namespace
 
-void run_journal_scenario(std::uint64_t seed) { JournalWorld(seed).run(); }
+void run_journal_scenario(std::uint64_t seed) { JournalWorld(seed, false).run(); }
+void run_failed_sync_scenario(std::uint64_t seed) { JournalWorld(seed, true).run(); }
 
 }  // namespace vmfs::sim

@@ -251,10 +251,13 @@ int run(int count, char** values) {
     const double seconds = arguments.seconds * (1 - mistakes_share) * scenario->weight / weights;
     ++(run_scenario(*shared, *scenario, arguments, seconds) ? passed : failed);
   }
+  // What one does not need is left for the others; none gets less than its part.
+  const auto part = arguments.seconds * mistakes_share / static_cast<double>(mistakes.size());
+  double left = arguments.seconds * mistakes_share;
   for (const KnownMistake* mistake : mistakes) {
-    const double seconds =
-        arguments.seconds * mistakes_share / static_cast<double>(mistakes.size());
-    ++(run_mistake(*shared, *mistake, arguments, seconds) ? passed : failed);
+    const auto start = Clock::now();
+    ++(run_mistake(*shared, *mistake, arguments, std::max(left, part)) ? passed : failed);
+    left -= std::chrono::duration<double>(Clock::now() - start).count();
   }
   fmt::print("{} passed, {} failed\n", passed, failed);
   return failed == 0 ? 0 : 1;

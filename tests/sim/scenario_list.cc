@@ -9,6 +9,7 @@ const std::vector<Scenario>& scenarios() {
   static const std::vector<Scenario> list = {
       {"journal", "several writers on one journal; deaths, power losses, failing calls",
        run_journal_scenario, 2},
+      {"failed-syncs", "the journal's syncs fail, and then the power", run_failed_sync_scenario, 1},
       {"volume", "one node: deaths and power losses at any disk call", run_volume_scenario, 3},
       {"names", "the same, with mostly creates, renames and removals", run_names_scenario, 2},
       {"failing-disk", "the same, with failing syncs and writes", run_failing_scenario, 2},
@@ -26,7 +27,7 @@ const std::vector<KnownMistake>& known_mistakes() {
       {"acknowledge-early", "acknowledge a record before an earlier one is written",
        &mistakes.acknowledge_early, "journal"},
       {"retry-failed-sync", "sync again after a failed sync, and believe it",
-       &mistakes.retry_failed_sync, "journal"},
+       &mistakes.retry_failed_sync, "failed-syncs"},
       {"one-epoch-twice", "give two records one (epoch, seq) after an unclean stop",
        &mistakes.one_epoch_twice, "volume"},
       {"rename-by-path", "redo a rename by its path instead of by its object",

@@ -6,6 +6,7 @@
 namespace vmfs::sim {
 
 void run_journal_scenario(std::uint64_t seed);
+void run_failed_sync_scenario(std::uint64_t seed);
 void run_volume_scenario(std::uint64_t seed);
 void run_names_scenario(std::uint64_t seed);
 void run_failing_scenario(std::uint64_t seed);
