@@ -1,5 +1,7 @@
 // vmfs mount, vmfs umount, vmfs restart, and the helper mount.vmfs
 #include <fmt/format.h>
+#include <poll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,6 +36,17 @@ std::string own_executable() {
   return size <= 0 ? "vmfs" : std::string(path, static_cast<std::size_t>(size));
 }
 
+// A holder without a daemon may be about to end: both were killed a moment ago.
+bool ends_soon(int process) {
+  constexpr int kPatienceMs = 2000;
+  int descriptor = static_cast<int>(::syscall(SYS_pidfd_open, process, 0));
+  if (descriptor < 0) return errno == ESRCH;
+  pollfd wait{descriptor, POLLIN, 0};
+  bool ended = ::poll(&wait, 1, kPatienceMs) == 1;
+  ::close(descriptor);
+  return ended;
+}
+
 Result<> mount_volume(const std::string& store_argument, const std::string& mountpoint,
                       const MountOptions& options, bool foreground) {
   VMFS_ASSIGN(std::string store, resolve_store(store_argument));
@@ -50,7 +63,8 @@ Result<> mount_volume(const std::string& store_argument, const std::string& moun
     VMFS_ASSIGN(auto disk, open_posix_disk(store));
     VMFS_TRY(lock_store(*disk, store));
   }
-  if (auto other = read_holder_status(holder_status_path(store)); other && holder_alive(*other))
+  if (auto other = read_holder_status(holder_status_path(store));
+      other && holder_alive(*other) && !ends_soon(other->holder_pid))
     return fail(ErrorKind::kBusy, EBUSY,
                 fmt::format("{}: this store is mounted on {} already (holder {})\n"
                             "see what it does:  vmfs status {}",
