@@ -286,6 +286,16 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
   persist(peer);
   bool was_in_sync = peer.sync == PeerSync::kInSync;
   --streams;
+  // What it had to tell us did not all arrive: a tail of ours, or another branch, is still only there.
+  // Ownership that waits for the peers goes on waiting for this one.
+  for (const auto& [group, found] : peer.courses) {
+    auto state = volume.group(group);
+    bool arrived = found.course == Course::kReceive && state && !state->inconsistent &&
+                   state->seq >= found.until.seq;
+    bool ours = found.course == Course::kPeerFollows || found.course == Course::kCopyToPeer ||
+                found.course == Course::kSplit;
+    if (state && !arrived && !ours) peer.heard = false;
+  }
   peer.stream.reset();
   peer.courses.clear();
   peer.full = false;
