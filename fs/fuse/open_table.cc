@@ -38,7 +38,8 @@ void OpenTable::restore(Volume& volume) {
     handle.entry = &entry;
     handle.writable = may_write(entry.flags);
     handle.direct = (entry.state.load() & kOpenDirect) != 0;
-    if (auto image = volume.open_image(object, handle.writable)) {
+    const bool has_written = (entry.state.load() & (kOpenWrote | kOpenStale)) == kOpenWrote;
+    if (auto image = volume.open_image(object, handle.writable, has_written)) {
       handle.image = std::move(*image);
     } else {
       log_warning("image {} was open before the restart and cannot be opened again ({}): its users "

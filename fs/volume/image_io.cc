@@ -9,7 +9,7 @@ namespace {
 constexpr std::uint64_t kImageMax = std::uint64_t{1} << 62;  // bytes; off_t with room to add
 }
 
-Result<ObjectRef> Volume::open_image(ObjectId object, bool writable) {
+Result<ObjectRef> Volume::open_image(ObjectId object, bool writable, bool has_written) {
   Impl& v = *impl_;
   std::shared_lock lock(v.names_mutex_);
   auto inode = v.tree_.find(object);
@@ -30,6 +30,10 @@ Result<ObjectRef> Volume::open_image(ObjectId object, bool writable) {
     VMFS_ASSIGN(image.file, v.store_->file(object));
   }
   ++image.opens;
+  if (has_written) {
+    handle->wrote.store(true);
+    image.writers.fetch_add(1);
+  }
   return handle;
 }
 

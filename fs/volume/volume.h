@@ -150,8 +150,9 @@ class Volume {
 
   // --- Images (image_io.cc) -----------------------------------------------------------------------
 
-  // Each open is matched by one close. `writable`: the handle may write.
-  Result<ObjectRef> open_image(ObjectId object, bool writable);
+  // Each open is matched by one close. `writable`: the handle may write. `has_written`: it goes on after
+  // a restart and had written before, so that its image counts as active while it is locked.
+  Result<ObjectRef> open_image(ObjectId object, bool writable, bool has_written = false);
   // The last close of an unlinked image deletes it, on its owner. `wrote`: this handle has written.
   void close_image(const ObjectRef& image, bool writable, bool wrote);
 
