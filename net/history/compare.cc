@@ -37,16 +37,21 @@ std::optional<Meeting> last_common_epoch(const GroupHistory& local, const GroupH
 // What one side has beyond the common record.
 struct Branch {
   std::uint64_t records = 0;
+  std::uint64_t tail = 0;  // of them, in the common epoch
   std::size_t epochs = 0;  // begun after the common record
   bool forced = false;     // the first of them was taken without the previous owner
   bool resolved = false;   // one of them says that a person chose this side
   // Nothing but the records that begin epochs: nobody changed anything.
   bool without_changes() const { return records == epochs; }
+  // All its changes lie in the parent epoch: what it began since (after its stop, or when it found itself
+  // alone) was never used. A person's decision for the other side stands above that.
+  bool unaware() const { return !forced && !resolved && records == tail + epochs; }
 };
 
 Branch branch_after(const GroupHistory& history, std::size_t common_index, std::uint64_t common_seq) {
   Branch branch;
   branch.records = history.seq - std::min(history.seq, common_seq);
+  branch.tail = end_of_epoch(history, common_index) - common_seq;
   for (std::size_t i = common_index + 1; i < history.epochs.size(); ++i) {
     ++branch.epochs;
     if (i == common_index + 1) branch.forced = history.epochs[i].cause == EpochCause::kForced;
@@ -66,8 +71,8 @@ Ruling judge_parted(const Branch& here, const Branch& there, bool local_id_is_lo
   if (here.resolved && !there.resolved) return {Verdict::kRemoteFollows, "resolved-here"};
   // The ordinary return of a failed primary: it died in the parent epoch, before it could notice that
   // it was alone, and the other was promoted by force.
-  if (here.epochs == 0 && there.forced) return {Verdict::kLocalFollows, "died-unaware-here"};
-  if (there.epochs == 0 && here.forced) return {Verdict::kRemoteFollows, "died-unaware-there"};
+  if (here.unaware() && there.forced) return {Verdict::kLocalFollows, "died-unaware-here"};
+  if (there.unaware() && here.forced) return {Verdict::kRemoteFollows, "died-unaware-there"};
   // Epochs that were begun and never used lose nothing by following.
   if (here.without_changes() && there.without_changes())
     return local_id_is_lower ? Ruling{Verdict::kLocalFollows, "neither-changed-lower-here"}
