@@ -251,6 +251,8 @@ def daemons_killed_under_fio(scratch):
                 if client.ended():
                     break
                 node = (pair.a, pair.b)[number % 2]
+                # A daemon that dies again and again without ever answering anybody is given up.
+                os.listdir(node.mnt)
                 old = node.kill_daemon()
                 node.wait_for_another_daemon(old)
             client.finish(timeout=rounds * 10 + 60)
