@@ -58,7 +58,8 @@ Result<bool> Volume::apply_some(bool all) {
     v.refresh_admission();
   }
   std::lock_guard lock(v.apply_mutex_);
-  if (v.checkpoint_wanted_) {
+  VMFS_TRY(v.sample_if_due());
+  if (v.checkpoint_wanted_ || (!v.pass_.active && v.release_due())) {
     VMFS_TRY(v.checkpoint_locked());
     return all && v.dirty_since_ns_.load() != 0;
   }
@@ -94,6 +95,15 @@ Result<Lsn> Volume::Impl::take_sample() {
   Lsn place = sample.lsn;
   samples_.push_back(std::move(sample));
   return place;
+}
+
+// Journal space is freed up to a sample: they must not lie further apart than what is freed at a time.
+Result<> Volume::Impl::sample_if_due() {
+  Lsn last = samples_.empty() ? applied_through_ : samples_.back().lsn;
+  if (journal_->reserved_lsn() - std::min(last, journal_->reserved_lsn()) < journal_->bytes_max() / 16)
+    return {};
+  VMFS_ASSIGN([[maybe_unused]] Lsn place, take_sample());
+  return {};
 }
 
 Result<> Volume::Impl::start_pass() {

@@ -103,7 +103,8 @@ CheckpointState Volume::Impl::checkpoint_state() {
   return state;
 }
 
-std::optional<Lsn> Volume::Impl::choose_release() {
+// Below: in the store, and at every peer or beyond what is kept for it.
+Lsn Volume::Impl::release_limit() {
   Lsn limit = applied_through_;
   {
     std::shared_lock lock(names_mutex_);
@@ -119,6 +120,21 @@ std::optional<Lsn> Volume::Impl::choose_release() {
     for (const PeerState& peer : peers_)
       limit = std::min(limit, std::max(peer.confirmed, kept_from));
   }
+  return limit;
+}
+
+// While a peer is away, all may long be in the store when its share of the journal is used up: no pass is
+// due then, and nothing but this would free what the writers wait for.
+bool Volume::Impl::release_due() {
+  if (journal_->bytes_used() <= journal_->bytes_max() / 4 * 3) return false;
+  Lsn limit = release_limit();
+  Lsn next = journal_->oldest_lsn() + journal_->options().segment_size;
+  return std::any_of(samples_.begin(), samples_.end(),
+                     [&](const Sample& sample) { return sample.lsn >= next && sample.lsn <= limit; });
+}
+
+std::optional<Lsn> Volume::Impl::choose_release() {
+  Lsn limit = release_limit();
   std::optional<Lsn> release;
   for (const Sample& sample : samples_) {
     if (sample.lsn > limit) break;

@@ -352,6 +352,7 @@ struct Volume::Impl {
   std::deque<Sample> samples_;
 
   Result<Lsn> take_sample();
+  Result<> sample_if_due();
   bool apply_due();
   Result<> start_pass();
   Result<bool> apply_step();
@@ -369,6 +370,8 @@ struct Volume::Impl {
   CheckpointState checkpoint_state();
   // How far the journal may be freed once the checkpoint that is being made is durable; takes account
   // of it in the groups. Nothing: not at all.
+  Lsn release_limit();
+  bool release_due();
   std::optional<Lsn> choose_release();
 
   std::mutex peers_mutex_;
