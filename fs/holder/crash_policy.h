@@ -8,7 +8,6 @@ namespace vmfs {
 
 struct DaemonEnd {
   bool was_ready = false;      // it had reported ready
-  bool made_progress = false;  // and answered requests since
   bool killed = false;         // SIGKILL: by a person, or by a kernel that ran out of memory
 };
 
@@ -23,10 +22,10 @@ class CrashPolicy {
     bool give_up = false;
     std::int64_t delay_ns = 0;
   };
-  // One that was killed while it worked says nothing about the program or the store: it is started
-  // again at once and not counted. All others are.
+  // One that was killed once it worked says nothing about the program or the store, however little it was
+  // asked to do meanwhile: it is started again at once and not counted. All others are.
   Decision ended(const DaemonEnd& end, std::int64_t now_ns) {
-    if (end.killed && end.was_ready && end.made_progress) return {};
+    if (end.killed && end.was_ready) return {};
     while (!crashes_.empty() && crashes_.front() <= now_ns - kWindow_ns) crashes_.pop_front();
     crashes_.push_back(now_ns);
     if (crashes_.size() >= kCrashesMax) return {true, 0};

@@ -171,7 +171,6 @@ void Supervisor::hear_daemon() {
   if (message[0] == kSaysError) said_.assign(message + 1, static_cast<std::size_t>(got) - 1);
   if (message[0] != kSaysReady) return;
   ready_ = true;
-  requests_when_ready_ = memory_->header().requests.load();
   set_state(HolderStatus::State::kRunning);
   if (std::exchange(ever_ready_, true)) {
     log_notice("volume {} on {}: daemon {} serves (start {})", options_.volume_name,
@@ -222,9 +221,7 @@ Result<bool> Supervisor::crashed(const std::string& how, bool killed) {
     return pass(give_up(how + "; this kernel does not send unanswered requests again (Linux 6.9 and "
                               "later do), so its clients got an error"));
   }
-  const bool progress = memory_->header().requests.load() != requests_when_ready_;
-  const CrashPolicy::Decision decision =
-      policy_.ended({ready_, progress, killed}, clock_.monotonic_ns());
+  const CrashPolicy::Decision decision = policy_.ended({ready_, killed}, clock_.monotonic_ns());
   if (decision.give_up) {
     return pass(give_up(fmt::format("{} crashes within {} s, the last: {}", policy_.counted(),
                                     CrashPolicy::kWindow_ns / 1'000'000'000, how)));

@@ -47,7 +47,6 @@ class Supervisor {
   bool ever_ready_ = false;
   bool unmounting_ = false;
   std::string said_;         // its error
-  std::uint64_t requests_when_ready_ = 0;
   std::optional<std::int64_t> start_at_ns_;  // monotonic
   CrashPolicy policy_;
   HolderStatus status_;

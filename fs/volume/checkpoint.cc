@@ -1,5 +1,7 @@
 // Checkpoints: the store durable, the state written, journal space freed; and what is done when the
 // store cannot be made durable.
+#include <algorithm>
+
 #include "fs/base/log.h"
 #include "fs/journal/record_reader.h"
 #include "fs/volume/impl.h"
@@ -103,14 +105,17 @@ CheckpointState Volume::Impl::checkpoint_state() {
   return state;
 }
 
-// Below: in the store, and at every peer or beyond what is kept for it.
-Lsn Volume::Impl::release_limit() {
-  Lsn limit = applied_through_;
+// The last sample below which all is in the store, and either at every peer or beyond what is kept for it.
+// When the journal is nearly full and there is none such, the first that is in the store: an absent peer
+// then loses more of its share than it need, and is copied whole, but no writer waits for it.
+std::optional<Lsn> Volume::Impl::release_place() {
+  Lsn applied = applied_through_;
   {
     std::shared_lock lock(names_mutex_);
-    if (base_names_from_) limit = std::min(limit, *base_names_from_);
-    if (!unmade_names_.empty()) limit = std::min(limit, unmade_names_.front().header.lsn);
+    if (base_names_from_) applied = std::min(applied, *base_names_from_);
+    if (!unmade_names_.empty()) applied = std::min(applied, unmade_names_.front().header.lsn);
   }
+  Lsn limit = applied;
   {
     std::lock_guard lock(peers_mutex_);
     std::uint64_t keep = options_.peer_journal_max ? options_.peer_journal_max
@@ -120,25 +125,35 @@ Lsn Volume::Impl::release_limit() {
     for (const PeerState& peer : peers_)
       limit = std::min(limit, std::max(peer.confirmed, kept_from));
   }
-  return limit;
+  // Below this nothing would become free.
+  const Lsn next = journal_->oldest_lsn() + journal_->options().segment_size;
+  std::optional<Lsn> place;
+  for (const Sample& sample : samples_) {
+    if (sample.lsn > applied) break;
+    bool enough = place && *place >= next;
+    if (sample.lsn > limit && (enough || !journal_nearly_full())) break;
+    place = sample.lsn;
+  }
+  return place;
+}
+
+bool Volume::Impl::journal_nearly_full() const {
+  return journal_->bytes_used() > journal_->bytes_max() / 4 * 3;
 }
 
 // While a peer is away, all may long be in the store when its share of the journal is used up: no pass is
 // due then, and nothing but this would free what the writers wait for.
 bool Volume::Impl::release_due() {
-  if (journal_->bytes_used() <= journal_->bytes_max() / 4 * 3) return false;
-  Lsn limit = release_limit();
-  Lsn next = journal_->oldest_lsn() + journal_->options().segment_size;
-  return std::any_of(samples_.begin(), samples_.end(),
-                     [&](const Sample& sample) { return sample.lsn >= next && sample.lsn <= limit; });
+  if (!journal_nearly_full()) return false;
+  std::optional<Lsn> place = release_place();
+  return place && *place >= journal_->oldest_lsn() + journal_->options().segment_size;
 }
 
 std::optional<Lsn> Volume::Impl::choose_release() {
-  Lsn limit = release_limit();
-  std::optional<Lsn> release;
+  std::optional<Lsn> release = release_place();
+  if (!release) return release;
   for (const Sample& sample : samples_) {
-    if (sample.lsn > limit) break;
-    release = sample.lsn;
+    if (sample.lsn > *release) break;
     for (const auto& [id, position] : sample.groups) {
       std::shared_ptr<Inode> alive;
       if (VolumeGroup* group = find_group(id, alive)) {

@@ -370,7 +370,8 @@ struct Volume::Impl {
   CheckpointState checkpoint_state();
   // How far the journal may be freed once the checkpoint that is being made is durable; takes account
   // of it in the groups. Nothing: not at all.
-  Lsn release_limit();
+  std::optional<Lsn> release_place();
+  bool journal_nearly_full() const;
   bool release_due();
   std::optional<Lsn> choose_release();
 

@@ -209,18 +209,18 @@ TEST_SUITE("fuse parts") {
     constexpr std::int64_t kSecond = 1'000'000'000;
     CrashPolicy policy;
     for (int i = 0; i < 100; ++i) {
-      const auto decision = policy.ended({true, true, true}, i * kSecond / 10);
+      const auto decision = policy.ended({true, true}, i * kSecond / 10);
       CHECK_FALSE(decision.give_up);
       CHECK(decision.delay_ns == 0);
     }
-    CHECK(policy.ended({true, true, false}, 20 * kSecond).delay_ns == 0);
-    CHECK(policy.ended({true, false, true}, 21 * kSecond).delay_ns == CrashPolicy::kFirstDelay_ns);
-    CHECK(policy.ended({false, false, true}, 22 * kSecond).delay_ns == 2 * CrashPolicy::kFirstDelay_ns);
-    CHECK_FALSE(policy.ended({true, true, false}, 23 * kSecond).give_up);
-    CHECK(policy.ended({true, true, false}, 24 * kSecond).give_up);
+    CHECK(policy.ended({true, false}, 20 * kSecond).delay_ns == 0);
+    CHECK(policy.ended({false, true}, 21 * kSecond).delay_ns == CrashPolicy::kFirstDelay_ns);
+    CHECK(policy.ended({false, true}, 22 * kSecond).delay_ns == 2 * CrashPolicy::kFirstDelay_ns);
+    CHECK_FALSE(policy.ended({true, false}, 23 * kSecond).give_up);
+    CHECK(policy.ended({true, false}, 24 * kSecond).give_up);
     // Rare crashes are not a row.
     CrashPolicy rare;
-    for (int i = 0; i < 20; ++i) CHECK_FALSE(rare.ended({true, true, false}, i * 16 * kSecond).give_up);
+    for (int i = 0; i < 20; ++i) CHECK_FALSE(rare.ended({true, false}, i * 16 * kSecond).give_up);
   }
 
   TEST_CASE("the holder's status file reads back, and names a living process") {
