@@ -48,4 +48,11 @@ std::string to_string(const VolumeId& id) {
   return text;
 }
 
+std::array<char, 16> hex_digits(std::uint64_t id) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::array<char, 16> digits;
+  for (int i = 15; i >= 0; --i, id >>= 4) digits[static_cast<std::size_t>(i)] = kDigits[id & 15];
+  return digits;
+}
+
 }  // namespace vmfs

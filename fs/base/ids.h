@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -63,16 +64,19 @@ std::uint64_t random_u64();
 void set_random_source_for_simulation(std::uint64_t (*source)());
 
 std::string to_string(const VolumeId& id);  // 32 hex digits
+// The 16 hex digits as which all other ids print.
+std::array<char, 16> hex_digits(std::uint64_t id);
 
 }  // namespace vmfs
 
-// All ids print as 16 hex digits.
+// Without fmt::format_to(): that would compile all of fmt's formatting in every file that prints an id.
 template <class Id>
   requires(std::is_same_v<Id, vmfs::ObjectId> || std::is_same_v<Id, vmfs::NodeId> ||
            std::is_same_v<Id, vmfs::EpochId> || std::is_same_v<Id, vmfs::ConnectionId>)
 struct fmt::formatter<Id> {
   constexpr auto parse(format_parse_context& context) { return context.begin(); }
   auto format(Id id, format_context& context) const {
-    return fmt::format_to(context.out(), "{:016x}", vmfs::raw(id));
+    const std::array<char, 16> digits = vmfs::hex_digits(vmfs::raw(id));
+    return std::copy(digits.begin(), digits.end(), context.out());
   }
 };

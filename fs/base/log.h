@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace vmfs {
@@ -13,6 +15,11 @@ enum class Priority { kError = 3, kWarning = 4, kNotice = 5, kInfo = 6, kDebug =
 // Thread-safe; one write(2) a line. Lines above the maximum are dropped.
 void log_line(Priority priority, std::string_view text);
 void set_log_maximum(Priority most_verbose);
+
+// Standard error is that file, and is kept below `bytes_max`: beyond it the file becomes PATH.old and a new
+// one begins. Nothing happens if standard error is something else. With `follows` another process does
+// the renaming, and this one only goes on in the new file. An empty path: no more.
+void set_log_file(const std::string& path, std::uint64_t bytes_max, bool follows);
 
 template <class... Args>
 void log_error(fmt::format_string<Args...> f, Args&&... a) {

@@ -23,6 +23,9 @@ enum class ErrorKind {
   kRefused,      // a decision: wrong volume, wrong version, diverged, no quorum, ...
 };
 
+// What the errno of a failed call on a file means.
+ErrorKind kind_of_errno(int number);
+
 // An operating error. Building one with an empty message allocates nothing.
 struct Error {
   ErrorKind kind = ErrorKind::kIo;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cctype>
 #include <cerrno>
+#include <ctime>
 #include <limits>
 
 namespace vmfs {
@@ -145,6 +146,19 @@ std::string human_duration(std::int64_t ns) {
   if (seconds < 3600) return fmt::format("{} min {} s", seconds / 60, seconds % 60);
   if (seconds < 86400) return fmt::format("{} h {} min", seconds / 3600, seconds % 3600 / 60);
   return fmt::format("{} d {} h", seconds / 86400, seconds % 86400 / 3600);
+}
+
+std::string human_time(std::int64_t wall_ns) {
+  if (wall_ns == 0) return "never";
+  constexpr std::int64_t kSecond = 1'000'000'000;
+  std::int64_t rest = wall_ns % kSecond;
+  if (rest < 0) rest += kSecond;  // before 1970
+  const std::time_t seconds = (wall_ns - rest) / kSecond;
+  std::tm parts{};
+  ::gmtime_r(&seconds, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &parts);
+  return fmt::format("{}.{:03} UTC", text, rest / 1'000'000);
 }
 
 }  // namespace vmfs

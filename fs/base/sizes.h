@@ -1,4 +1,4 @@
-// Amounts as people write them: "64M", "1.5G", "4096"; "10s", "500ms", "2h".
+// Amounts and times as people write them: "64M", "1.5G", "4096"; "10s", "500ms", "2h".
 #pragma once
 
 #include <cstdint>
@@ -25,5 +25,8 @@ Result<std::int64_t> parse_duration(std::string_view text);
 std::string format_duration(std::int64_t ns);
 // For people: "3 d 4 h", "2 h 5 min", "12 s", "1.25 s", "850 ms".
 std::string human_duration(std::int64_t ns);
+
+// Nanoseconds since 1970: "2026-11-22 19:46:58.123 UTC", the same on all nodes; "never" for 0.
+std::string human_time(std::int64_t wall_ns);
 
 }  // namespace vmfs

@@ -251,6 +251,8 @@ const char* parse(Reader& in, BaseBegin& change) {
     if (const char* reason = why_invalid_entry(change.history.back())) return reason;
   }
   get(in, change.stat);
+  change.owner = in.get<NodeId>();
+  change.taker = in.get<NodeId>();
   return in.ok() ? why_invalid_stat(change.stat) : nullptr;
 }
 
@@ -402,6 +404,7 @@ Bytes encode(const BaseBegin& change) {
   out.put(static_cast<std::uint32_t>(change.history.size()));
   for (const EpochEntry& entry : change.history) put(out, entry);
   put(out, change.stat);
+  out.put(change.owner).put(change.taker);
   return bytes;
 }
 

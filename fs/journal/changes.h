@@ -14,7 +14,8 @@
 namespace vmfs {
 
 inline constexpr std::size_t kNameMax = 255;
-inline constexpr std::size_t kSymlinkMax = 4095;
+inline constexpr std::size_t kSymlinkMax = 4095;       // in a record
+inline constexpr std::size_t kSymlinkStoreMax = 1023;  // what every store can hold: XFS has the least
 inline constexpr std::size_t kHistoryMax = 4096;  // epochs of one group that a peer may name
 
 // kCreate: object comes to be, named. An image's group begins with it, in `first_epoch`, seq 0, owned
@@ -121,6 +122,8 @@ struct BaseBegin {
   std::vector<BaseRange> ranges;
   std::vector<EpochEntry> history;  // of the source, up to the position in the record's header
   FileStat stat;
+  // At that position: a group may have been released and not yet taken.
+  NodeId owner{}, taker{};
 };
 // kBaseData in the name space's group carries a list of BaseObject.
 

@@ -1,24 +1,19 @@
 #include "fs/journal/inspect.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
-#include <ctime>
+#include <map>
 #include <optional>
 
+#include "fs/base/sizes.h"
+#include "fs/journal/changes.h"
 #include "fs/journal/segment_scan.h"
 
 namespace vmfs {
 namespace {
-
-std::string time_of(std::int64_t wall_ns) {
-  if (wall_ns == 0) return "-";
-  std::time_t seconds = wall_ns / 1'000'000'000;
-  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03d}Z", fmt::gmtime(seconds),
-                     wall_ns / 1'000'000 % 1000);
-}
 
 std::string flags_of(const RecordHeader& header) {
   std::string text;
@@ -34,28 +29,82 @@ std::string flags_of(const RecordHeader& header) {
   return text.empty() ? text : text + "]";
 }
 
-std::string line_of(const RecordHeader& header, std::uint64_t offset) {
-  std::string line = fmt::format("{:>10}  lsn {}  gen {}  durable {}  {}{}", offset, header.lsn,
-                                 header.generation, header.durable, name_of(header.type),
-                                 flags_of(header));
-  if (header.type == RecordType::kPad) {
-    line += fmt::format("  {} bytes", header.extent);
-    if (header.flags & kGenerationStart) line += fmt::format("  after the log's end at {}", header.offset);
-    return line;
+// What the record changes, in words.
+std::string change_of(const RecordHeader& header, ByteView payload) {
+  switch (header.type) {
+    case RecordType::kPad:
+      return fmt::format("{} bytes{}", header.extent,
+                         (header.flags & kGenerationStart) != 0
+                             ? fmt::format(" after the log's end at {:#x}", header.offset)
+                             : "");
+    case RecordType::kSeal:
+      if (payload.size() < sizeof(SealTrailer)) break;
+      return fmt::format("table of {} records",
+                         (payload.size() - sizeof(SealTrailer)) / sizeof(SealEntry));
+    case RecordType::kCreate:
+      if (auto change = decode<Create>(payload))
+        return fmt::format("\"{}\" in {} is {}", change->name, change->parent, change->object);
+      break;
+    case RecordType::kUnlink:
+      if (auto change = decode<Unlink>(payload))
+        return fmt::format("\"{}\" in {} was {}", change->name, change->parent, change->object);
+      break;
+    case RecordType::kRename:
+      if (auto change = decode<Rename>(payload))
+        return fmt::format("{}: \"{}\" in {} to \"{}\" in {}", change->object, change->from_name,
+                           change->from_parent, change->to_name, change->to_parent);
+      break;
+    case RecordType::kDeleteObject:
+      if (auto change = decode<DeleteObject>(payload)) return fmt::format("{}", change->object);
+      break;
+    case RecordType::kReleased:
+      if (auto change = decode<Release>(payload)) return fmt::format("to node {}", change->taker);
+      break;
+    case RecordType::kEpoch:
+    case RecordType::kTaken:
+      if (auto change = decode<EpochChange>(payload))
+        return fmt::format("epoch {} of node {}, leaves {} at seq {}", change->entry.epoch,
+                           change->entry.node, change->entry.parent.epoch, change->entry.parent.seq);
+      break;
+    case RecordType::kTruncate:
+      return fmt::format("from {} to {}", header.extent, header.offset);
+    case RecordType::kWrite:
+    case RecordType::kZero:
+    case RecordType::kAllocate:
+    case RecordType::kBaseData:
+      return fmt::format("{} at {}", human_size(header.extent), header.offset);
+    default:
+      return "";
   }
-  if (header.type == RecordType::kSeal)
-    return line + fmt::format("  table of {} records",
-                              (header.payload_size - sizeof(SealTrailer)) / sizeof(SealEntry));
-  return line + fmt::format("  group {:016x}  epoch {:016x}  seq {}  at {} +{}  payload {}  {}",
-                            header.group, header.epoch, header.seq, header.offset, header.extent,
-                            header.payload_size, time_of(header.wall_ns));
+  return "a payload that cannot be read";
+}
+
+std::string line_of(const RecordHeader& header, ByteView payload, std::uint64_t offset) {
+  std::string line = fmt::format("{:>10}  {}  lsn {:#x}  gen {}  durable {:#x}  {}{}", offset,
+                                 human_time(header.wall_ns), header.lsn, header.generation,
+                                 header.durable, name_of(header.type), flags_of(header));
+  if (header.group != 0)
+    line += fmt::format("  group {:016x}  epoch {:016x}  seq {}", header.group, header.epoch, header.seq);
+  if (std::string change = change_of(header, payload); !change.empty()) line += "  " + change;
+  if (header.connection != 0)
+    line += fmt::format("  answers {} of connection {:016x}", header.unique, header.connection);
+  return line;
+}
+
+std::string line_of_payload(ByteView payload) {
+  constexpr std::size_t kShown = 32;
+  std::string line = fmt::format("{:>10} ", "");
+  for (std::byte byte : payload.first(std::min(payload.size(), kShown)))
+    line += fmt::format(" {:02x}", static_cast<unsigned>(byte));
+  return payload.size() > kShown ? line + " ..." : line;
 }
 
 class Inspection {
  public:
   Inspection(File& file, std::uint64_t file_size, const SegmentHeader& header,
-             const std::function<void(std::string_view)>& print)
-      : print_(print),
+             const InspectOptions& options, const std::function<void(std::string_view)>& print)
+      : options_(options),
+        print_(print),
         identity_{{header.size}, header.number, header.incarnation},
         window_(file, std::min(file_size, header.size), "inspect") {}
 
@@ -64,33 +113,58 @@ class Inspection {
     const Lsn end = geometry.start(identity_.number + 1);
     Lsn next = geometry.first_record(identity_.number);
     std::uint32_t generation = 0;
-    std::uint64_t count = 0, stale = 0;
     while (next < end) {
       VMFS_ASSIGN(SeenRecord seen, look_at(window_, identity_, next, true));
-      if (seen.validity == Validity::kValid && seen.header.generation < generation) {
-        print_(fmt::format("{:>10}  not part of the log: {}", geometry.offset(next),
-                           to_string(Validity::kStale)));
-        ++stale;
-      }
       if (seen.validity != Validity::kValid) {
         VMFS_ASSIGN(std::optional<Lsn> found, next_whole(next + 8, seen.validity));
         if (!found) break;
         next = *found;
         continue;
       }
+      const bool stale = seen.header.generation < generation;
+      if (stale) {
+        print_(fmt::format("{:>10}  not part of the log: {}", geometry.offset(next),
+                           to_string(Validity::kStale)));
+        ++stale_;
+      }
       generation = std::max(generation, seen.header.generation);
-      print_(line_of(seen.header, geometry.offset(next)));
-      ++count;
+      VMFS_TRY(record(seen.header, geometry.offset(next)));
       next += seen.header.type == RecordType::kPad ? seen.header.extent
                                                    : record_size(seen.header.payload_size);
       if (seen.header.type == RecordType::kSeal) break;
     }
-    print_(fmt::format("{} records{}", count,
-                       stale ? fmt::format(", {} of them left over", stale) : ""));
+    print_sums();
     return {};
   }
 
  private:
+  Result<> record(const RecordHeader& header, std::uint64_t offset) {
+    Sum& sum = sums_[header.type];
+    ++sum.count;
+    sum.bytes += header.payload_size;
+    if (header.wall_ns != 0) {
+      if (first_ns_ == 0) first_ns_ = header.wall_ns;
+      last_ns_ = header.wall_ns;
+    }
+    if (!options_.records && !options_.payloads) return {};
+    VMFS_ASSIGN(ByteView payload, window_.view(offset + sizeof header, header.payload_size));
+    print_(line_of(header, payload, offset));
+    if (options_.payloads && !payload.empty()) print_(line_of_payload(payload));
+    return {};
+  }
+
+  void print_sums() {
+    std::uint64_t count = 0;
+    for (const auto& [type, sum] : sums_) {
+      print_(fmt::format("{:>10}  {:<14} {}", sum.count, name_of(type), human_size(sum.bytes)));
+      count += sum.count;
+    }
+    if (first_ns_ != 0)
+      print_(fmt::format("from {} to {}", human_time(first_ns_), human_time(last_ns_)));
+    print_(fmt::format("{} records{}", count,
+                       stale_ != 0 ? fmt::format(", {} of them left over", stale_) : ""));
+  }
+
   // Says what is at the place, and finds the next whole record behind it.
   Result<std::optional<Lsn>> next_whole(Lsn from, Validity why) {
     const Geometry& geometry = identity_.geometry;
@@ -120,9 +194,17 @@ class Inspection {
     return std::nullopt;
   }
 
+  struct Sum {
+    std::uint64_t count = 0, bytes = 0;  // bytes: of payloads
+  };
+
+  const InspectOptions options_;
   const std::function<void(std::string_view)>& print_;
   const SegmentIdentity identity_;
   FileWindow window_;
+  std::map<RecordType, Sum> sums_;
+  std::uint64_t stale_ = 0;
+  std::int64_t first_ns_ = 0, last_ns_ = 0;
 };
 
 }  // namespace
@@ -134,13 +216,18 @@ bool looks_like_segment(ByteView first_bytes) {
   return magic == kSegmentMagic;
 }
 
-Result<> inspect_segment(File& file, const std::function<void(std::string_view line)>& print) {
+Result<> inspect_segment(File& file, const InspectOptions& options,
+                         const std::function<void(std::string_view line)>& print) {
   VMFS_ASSIGN(FileStat stat, file.stat("inspect"));
   SegmentHeader header;
   VMFS_ASSIGN(std::size_t got,
               file.read({reinterpret_cast<std::byte*>(&header), sizeof header}, 0, "inspect"));
   if (got < sizeof header) {
     print(fmt::format("no journal segment: the file has {} bytes", stat.size));
+    return {};
+  }
+  if (header.magic == 0 && header.hash == 0) {
+    print("a segment prepared ahead of use");
     return {};
   }
   if (header.magic != kSegmentMagic) {
@@ -166,7 +253,7 @@ Result<> inspect_segment(File& file, const std::function<void(std::string_view l
   }
   if (stat.size != header.size)
     print(fmt::format("the file has {} bytes, not {}", stat.size, header.size));
-  return Inspection(file, stat.size, header, print).records();
+  return Inspection(file, stat.size, header, options, print).records();
 }
 
 }  // namespace vmfs

@@ -11,9 +11,15 @@ namespace vmfs {
 // Whether the file begins as a segment does (or has a segment's name and size).
 bool looks_like_segment(ByteView first_bytes);
 
-// Prints the header, then a line for each record, then what is wrong or left over behind the last.
-// Reads only, needs neither the rest of the journal nor its configuration, and goes on past damage:
+struct InspectOptions {
+  bool records = false;   // a line for each record, not only the sums
+  bool payloads = false;  // and one with the first bytes of its payload
+};
+
+// Prints the header, the records or only what is wrong among them, what is left over behind the last,
+// and how many there are of each type. Reads only, needs neither the rest of the journal nor its configuration, and goes on past damage:
 // it looks for the next whole record. An error is one of the disk.
-Result<> inspect_segment(File& file, const std::function<void(std::string_view line)>& print);
+Result<> inspect_segment(File& file, const InspectOptions& options,
+                         const std::function<void(std::string_view line)>& print);
 
 }  // namespace vmfs

@@ -82,6 +82,7 @@ void Journal::on_durable(std::function<void(Lsn)> callback) {
   impl_->on_durable = std::move(callback);
 }
 void Journal::on_space(std::function<void()> callback) { impl_->on_space = std::move(callback); }
+void Journal::on_death(std::function<void()> callback) { impl_->on_death = std::move(callback); }
 
 Result<bool> Journal::read_payload(Lsn lsn, std::span<std::byte> out) const {
   return impl_->read(lsn, out, "journal.read");

@@ -66,6 +66,9 @@ class Journal {
     //   quick: the machine did not stop, only this process did: sealed segments are taken by their
     //   tables without verifying payloads. Else everything from start on is verified.
     bool quick = false;
+    //   generation: of the life that found `start`; the new one is above it, also when nothing follows
+    //   `start`, or the records of the new life would look older than those before `start`.
+    std::uint32_t generation = 0;
   };
   static Result<std::unique_ptr<Journal>> open(Disk& disk, Clock& clock,
                                                const JournalOptions& options,
@@ -137,6 +140,10 @@ class Journal {
   void on_durable(std::function<void(Lsn)> callback);
   // Called after space became free for reserve(), likewise.
   void on_space(std::function<void()> callback);
+  // Called when the journal can take nothing more until it is opened again (state().dead), before anybody
+  // is told: it need not return. A process that ends here has left no request with a wrong answer. May be
+  // called with a lock of the journal held. Set before use.
+  void on_death(std::function<void()> callback);
 
   // --- Reading -------------------------------------------------------------------------------
 

@@ -99,6 +99,7 @@ struct Journal::Impl {
   std::uint32_t generation = 0;
   std::function<void(Lsn)> on_durable;
   std::function<void()> on_space;
+  std::function<void()> on_death;
   // What recovery found, for replay().
   Lsn replay_start = 0;
   std::vector<LogSegment> replay_segments;

@@ -61,6 +61,7 @@ Result<std::unique_ptr<Journal>> Journal::open(Disk& disk, Clock& clock,
   VMFS_ASSIGN(JournalFiles files, find_files(disk, options));
   VMFS_ASSIGN(FoundLog log, find_log(disk, options, files, arguments.start, arguments.quick));
   if (!log.refusal.empty()) return fail(log.refusal_kind, EIO, log.refusal);
+  log.generation_max = std::max(log.generation_max, arguments.generation);
   log_info("journal: segments {} to {}, replay from LSN {} to {} ({}), generation {}", log.oldest,
            log.last, log.start, log.end, log.row->label, log.generation_max + 1);
 

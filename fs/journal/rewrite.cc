@@ -9,11 +9,18 @@
 
 namespace vmfs {
 
+namespace {
+
+// Synced on return; not yet in the segment's place.
 Result<RewrittenSegment> copy_segment(Disk& disk, const JournalOptions& options,
                                       const SegmentIdentity& identity, File& file, Lsn until,
-                                      Label label) {
+                                      Label label, FreeFile& into) {
   RewrittenSegment copy;
-  VMFS_ASSIGN(copy.file, make_zero_file(disk, kRewriteFile, options.segment_size, label));
+  if (!into.file) {
+    into.name = kRewriteFile;
+    VMFS_ASSIGN(into.file, make_zero_file(disk, into.name, options.segment_size, label));
+  }
+  copy.file = std::move(into.file);
   copy.incarnation = random_u64();
   VMFS_TRY(write_segment_header(*copy.file, options, identity.number, copy.incarnation, label));
   FileWindow window(file, options.segment_size, label);
@@ -41,15 +48,19 @@ Result<RewrittenSegment> copy_segment(Disk& disk, const JournalOptions& options,
   return copy;
 }
 
+}  // namespace
+
 Result<RewrittenSegment> rewrite_segment(Disk& disk, const JournalOptions& options,
                                          const SegmentIdentity& identity, File& file, Lsn until,
-                                         Label label) {
-  auto copy = copy_segment(disk, options, identity, file, until, label);
+                                         Label label, FreeFile into) {
+  auto copy = copy_segment(disk, options, identity, file, until, label, into);
+  if (copy)
+    if (auto named = disk.rename(into.name, segment_name(identity.number), true, label); !named)
+      copy = pass(std::move(named.error()));
   if (!copy) {
-    (void)disk.remove(kRewriteFile, label);
+    (void)disk.remove(into.name, label);
     return copy;
   }
-  VMFS_TRY(disk.rename(kRewriteFile, segment_name(identity.number), true, label));
   VMFS_TRY(disk.sync_directory("", label));
   return copy;
 }

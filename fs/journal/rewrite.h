@@ -15,15 +15,12 @@ struct RewrittenSegment {
 };
 
 // Copies the records of `file` below `until` (each verified, each hashed for the new incarnation) into
-// a new file kRewriteFile. Synced on return; not yet in the segment's place. kCorrupt: the records
-// are not all there, so what was only in the page cache is lost.
-Result<RewrittenSegment> copy_segment(Disk& disk, const JournalOptions& options,
-                                      const SegmentIdentity& identity, File& file, Lsn until,
-                                      Label label);
-// The same, and puts the copy in the segment's place. Durable on return.
+// `into`, or into a new file if there is none, and puts that in the segment's place. Durable on return.
+// kCorrupt: the records are not all there, so what was only in the page cache is lost. After an error
+// the segment is as it was, and the other file is gone.
 Result<RewrittenSegment> rewrite_segment(Disk& disk, const JournalOptions& options,
                                          const SegmentIdentity& identity, File& file, Lsn until,
-                                         Label label);
+                                         Label label, FreeFile into = {});
 
 // The marker that a failed sync leaves until it is healed. Setting it is an attempt: the disk is
 // failing already.

@@ -109,17 +109,8 @@ void SegmentSet::adopt_spare(std::string name, std::unique_ptr<File> file) {
 Result<> SegmentSet::make_ready(std::uint64_t number, bool may_create) {
   std::lock_guard lock(mutex_);
   CHECK_INVARIANT(!owned_.contains(number), "segment {} exists", number);
-  Spare spare;
-  if (!spares_.empty()) {
-    // Before the first byte of an old segment's file is overwritten, its old name must be gone for
-    // good: otherwise a crash could show a live number with a header of another.
-    if (names_unsynced_) {
-      VMFS_TRY(disk_.sync_directory("", "journal.prepare"));
-      names_unsynced_ = false;
-    }
-    spare = std::move(spares_.back());
-    spares_.pop_back();
-  } else {
+  VMFS_ASSIGN(FreeFile spare, take_spare_locked());
+  if (!spare.file) {
     if (!may_create) return fail(ErrorKind::kNoSpace, ENOSPC, "no segment is free");
     auto made = make_zero_file(disk_, kPrepareFile, options_.segment_size, "journal.prepare");
     if (!made) {
@@ -147,6 +138,24 @@ Result<> SegmentSet::make_ready(std::uint64_t number, bool may_create) {
   }
   owned_[number] = std::move(spare.file);
   return {};
+}
+
+// Before the first byte of an old segment's file is overwritten, its old name must be gone for good:
+// otherwise a crash could show a live number with a header of another.
+Result<FreeFile> SegmentSet::take_spare_locked() {
+  if (spares_.empty()) return FreeFile{};
+  if (names_unsynced_) {
+    VMFS_TRY(disk_.sync_directory("", "journal.prepare"));
+    names_unsynced_ = false;
+  }
+  FreeFile spare = std::move(spares_.back());
+  spares_.pop_back();
+  return spare;
+}
+
+Result<FreeFile> SegmentSet::take_spare() {
+  std::lock_guard lock(mutex_);
+  return take_spare_locked();
 }
 
 Result<> SegmentSet::retire(std::uint64_t number) {
@@ -182,7 +191,7 @@ Result<> SegmentSet::make_spare() {
   do {
     name = spare_name(spare_names_++ | (std::uint64_t{1} << 63));
   } while (std::any_of(spares_.begin(), spares_.end(),
-                       [&](const Spare& spare) { return spare.name == name; }));
+                       [&](const FreeFile& spare) { return spare.name == name; }));
   VMFS_TRY(disk_.rename(kPrepareFile, name, true, "journal.prepare"));
   VMFS_TRY(disk_.sync_directory("", "journal.prepare"));
   spares_.push_back({std::move(name), std::move(file)});
@@ -194,6 +203,14 @@ Result<std::size_t> SegmentSet::read(std::uint64_t number, std::uint64_t offset,
   readers_.fetch_add(1, std::memory_order_seq_cst);
   File* file = slot(number).file.load(std::memory_order_seq_cst);
   Result<std::size_t> done = file ? file->read(out, offset, label) : Result<std::size_t>{0};
+  readers_.fetch_sub(1, std::memory_order_release);
+  return done;
+}
+
+Result<> SegmentSet::sync(std::uint64_t number, Label label) const {
+  readers_.fetch_add(1, std::memory_order_seq_cst);
+  File* file = slot(number).file.load(std::memory_order_seq_cst);
+  Result<> done = file->sync_data(label);
   readers_.fetch_sub(1, std::memory_order_release);
   return done;
 }

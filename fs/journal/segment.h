@@ -31,6 +31,12 @@ Result<std::unique_ptr<File>> make_zero_file(Disk& disk, const std::string& name
 Result<> write_segment_header(File& file, const JournalOptions& options, std::uint64_t number,
                               std::uint64_t incarnation, Label label);
 
+// A file that may be written over: its name is not a segment's any more.
+struct FreeFile {
+  std::string name;
+  std::unique_ptr<File> file;
+};
+
 // Changes are serialised inside; file(), incarnation() and reads need no lock. A File that has been
 // handed out stays open as long as the set lives or, if it was replaced, until no read uses it.
 class SegmentSet {
@@ -52,11 +58,14 @@ class SegmentSet {
   Result<> retire(std::uint64_t number);
   // Puts another file, which already bears the segment's name on disk, in the place of the old one.
   void replace(std::uint64_t number, std::unique_ptr<File> file, std::uint64_t incarnation);
+  // A spare, to be written over; without a file if there is none. It is not counted any more.
+  Result<FreeFile> take_spare();
   // A spare made ahead, zero-filled. Durable on return.
   Result<> make_spare();
 
   bool has(std::uint64_t number) const;
-  // Only of a segment that is alive.
+  // Only of a segment that is alive, and by whoever is the journal's writer: who is not may find its file
+  // replaced and closed. The others read() and sync().
   File& file(std::uint64_t number) const { return *slot(number).file.load(std::memory_order_acquire); }
   std::uint64_t incarnation(std::uint64_t number) const {
     return slot(number).incarnation.load(std::memory_order_acquire);
@@ -65,6 +74,9 @@ class SegmentSet {
   // alive: a recycled one reads as whatever its file has become.
   Result<std::size_t> read(std::uint64_t number, std::uint64_t offset, std::span<std::byte> out,
                            Label label) const;
+
+  // Makes durable what is in the segment's present file.
+  Result<> sync(std::uint64_t number, Label label) const;
 
   std::size_t spares() const;
   std::size_t files() const;
@@ -76,10 +88,7 @@ class SegmentSet {
     std::atomic<File*> file{nullptr};
     std::atomic<std::uint64_t> incarnation{0};
   };
-  struct Spare {
-    std::string name;
-    std::unique_ptr<File> file;
-  };
+  Result<FreeFile> take_spare_locked();
   Slot& slot(std::uint64_t number) const { return ring_[number % ring_size_]; }
 
   // Constant after construction.
@@ -90,12 +99,12 @@ class SegmentSet {
   const std::size_t ring_size_;
   const std::unique_ptr<Slot[]> ring_;
 
-  mutable std::atomic<std::uint32_t> readers_{0};
+  mutable std::atomic<std::uint32_t> readers_{0};  // that use a file which may be replaced
 
   mutable std::mutex mutex_;
   // Guarded by mutex_.
   std::map<std::uint64_t, std::unique_ptr<File>> owned_;
-  std::vector<Spare> spares_;
+  std::vector<FreeFile> spares_;
   std::vector<std::unique_ptr<File>> replaced_;
   std::uint64_t spare_names_ = 0;
   bool names_unsynced_ = false;  // a retired segment's old name may still come back after a crash

@@ -93,7 +93,7 @@ Result<> Journal::Impl::sync_once() {
 
 Result<> Journal::Impl::sync_segments(Lsn from, Lsn to) {
   for (std::uint64_t number = geometry.number(from); geometry.first_record(number) < to; ++number)
-    VMFS_TRY(segments.file(number).sync_data("journal.sync"));
+    VMFS_TRY(segments.sync(number, "journal.sync"));
   return {};
 }
 
@@ -119,9 +119,11 @@ Result<> Journal::Impl::heal(const Error& why) {
          geometry.first_record(number) <= to && segments.has(number); ++number) {
       SegmentIdentity identity{geometry, number, segments.incarnation(number)};
       Lsn until = std::min(to, geometry.start(number + 1));
+      // A spare first: the disk may have no room for another file.
+      VMFS_ASSIGN(FreeFile spare, segments.take_spare());
       VMFS_ASSIGN(RewrittenSegment again,
                   rewrite_segment(disk, options, identity, segments.file(number), until,
-                                  "journal.heal"));
+                                  "journal.heal", std::move(spare)));
       segments.replace(number, std::move(again.file), again.incarnation);
     }
     return clear_sync_failed_marker(disk);
@@ -143,6 +145,7 @@ void Journal::Impl::die(const Error& why) {
   set_message(fmt::format("{}; changes are refused until the volume is mounted again (vmfs restart)",
                           why.message));
   log_error("journal: {}; it accepts nothing more until it is opened again", why.message);
+  if (on_death) on_death();
   failed.store(true, std::memory_order_seq_cst);
   dead.store(true, std::memory_order_seq_cst);
   wake.fetch_add(1, std::memory_order_seq_cst);

@@ -88,7 +88,8 @@ struct DirectoryEntry {
 
 struct DiskSpace {
   std::uint64_t total = 0, available = 0;  // bytes
-  std::uint64_t files_total = 0, files_free = 0;
+  std::uint64_t files_total = 0, files_free = 0;  // total 0: not limited by itself
+  std::uint64_t file_size_max = std::uint64_t{1} << 62;  // of one file
 };
 
 // Held as long as it lives; released by the system when the process dies.

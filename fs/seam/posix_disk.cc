@@ -10,43 +10,12 @@
 
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 
 #include "fs/base/check.h"
 #include "fs/seam/posix_file.h"
 
 namespace vmfs {
-
-ErrorKind kind_of_errno(int number) {
-  switch (number) {
-    case ENOSPC:
-    case EDQUOT:
-      return ErrorKind::kNoSpace;
-    case ENOENT:
-    case ENODATA:
-      return ErrorKind::kNotFound;
-    case EEXIST:
-    case ENOTEMPTY:
-      return ErrorKind::kExists;
-    case EINVAL:
-    case ENOTDIR:
-    case EISDIR:
-    case ELOOP:
-    case ENAMETOOLONG:
-    case EFBIG:
-      return ErrorKind::kInvalid;
-    case EOPNOTSUPP:
-    case ENOTTY:
-    case EXDEV:
-      return ErrorKind::kUnsupported;
-    case EBUSY:
-    case ETXTBSY:
-      return ErrorKind::kBusy;
-    case EROFS:
-      return ErrorKind::kReadOnly;
-    default:
-      return ErrorKind::kIo;
-  }
-}
 
 tl::unexpected<Error> fail_errno(int number, const std::string& shown, const char* what,
                                  Label label) {
@@ -268,6 +237,8 @@ class PosixDisk : public Disk {
     out.available = s.f_bavail * s.f_frsize;
     out.files_total = s.f_files;
     out.files_free = s.f_ffree;
+    std::call_once(file_size_asked_, [this] { file_size_max_ = largest_file(); });
+    out.file_size_max = file_size_max_;
     return out;
   }
 
@@ -337,6 +308,19 @@ class PosixDisk : public Disk {
     }
   }
 
+  // By trying, on a file that never has a name: no call tells it.
+  std::uint64_t largest_file() const {
+    std::uint64_t possible = 0, impossible = DiskSpace{}.file_size_max;
+    Descriptor file(open_at(descriptor_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    if (!file) return impossible;
+    if (::ftruncate(file.get(), static_cast<off_t>(impossible)) == 0) return impossible;
+    while (possible + 1 < impossible) {
+      const std::uint64_t between = possible + (impossible - possible) / 2;
+      (::ftruncate(file.get(), static_cast<off_t>(between)) == 0 ? possible : impossible) = between;
+    }
+    return possible;
+  }
+
   // The node itself, whatever it is: for calls that take descriptors opened with O_PATH.
   Result<Descriptor> open_path(const std::string& path, const char* what, Label label) const {
     VMFS_ASSIGN(Place place, find(path, what, label));
@@ -376,6 +360,8 @@ class PosixDisk : public Disk {
 
   const std::string root_;
   const Descriptor descriptor_;
+  std::once_flag file_size_asked_;
+  std::uint64_t file_size_max_ = 0;  // constant once asked
 };
 
 }  // namespace

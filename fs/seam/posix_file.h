@@ -37,7 +37,6 @@ class Descriptor {
   int number_ = -1;
 };
 
-ErrorKind kind_of_errno(int number);
 // "SHOWN: WHAT (LABEL): strerror".
 tl::unexpected<Error> fail_errno(int number, const std::string& shown, const char* what,
                                  Label label);
