@@ -1,23 +1,13 @@
 #include "fs/store/inspect.h"
 
 #include <cstring>
-#include <ctime>
-#include <iterator>
 
+#include "fs/base/sizes.h"
 #include "fs/store/state.h"
 
 namespace vmfs {
 
 namespace {
-
-std::string time_text(std::int64_t wall_ns) {
-  if (wall_ns == 0) return "never";
-  std::time_t seconds = static_cast<std::time_t>(wall_ns / 1'000'000'000);
-  std::tm parts{};
-  ::gmtime_r(&seconds, &parts);
-  char text[32];
-  return {text, std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts)};
-}
 
 const char* cause_text(EpochCause cause) {
   switch (cause) {
@@ -42,8 +32,7 @@ Result<std::string> inspect_state(ByteView content, const std::string& shown) {
   VMFS_ASSIGN(CheckpointState state, decode_state(content, shown));
   std::string text;
   auto line = [&]<class... Args>(fmt::format_string<Args...> format, Args&&... arguments) {
-    fmt::format_to(std::back_inserter(text), format, std::forward<Args>(arguments)...);
-    text += '\n';
+    text += fmt::format(format, std::forward<Args>(arguments)...) + '\n';
   };
   line("{}: state of a store, format version {}", shown, kStateVersion);
   line("volume       {}", to_string(state.volume));
@@ -55,7 +44,7 @@ Result<std::string> inspect_state(ByteView content, const std::string& shown) {
   for (const PeerState& peer : state.peers)
     line("peer {} ({}): confirmed LSN {}, {}, last contact {}", peer.id, peer.name, peer.confirmed,
          peer.was_in_sync ? "was in sync" : "was not in sync",
-         time_text(peer.last_contact_wall_ns));
+         human_time(peer.last_contact_wall_ns));
   for (const GroupState& group : state.groups) {
     line("group {}{}: owner {}{}, seq {}{}{}", group.id,
          group.id == kNameSpace ? " (name space)" : "",
@@ -66,7 +55,7 @@ Result<std::string> inspect_state(ByteView content, const std::string& shown) {
       line("  recycled through epoch {} seq {}", group.recycled.epoch, group.recycled.seq);
     for (const EpochEntry& entry : group.history)
       line("  epoch {} of node {}, {} at {}, leaves epoch {} at seq {}", entry.epoch, entry.node,
-           cause_text(entry.cause), time_text(entry.wall_ns), entry.parent.epoch,
+           cause_text(entry.cause), human_time(entry.wall_ns), entry.parent.epoch,
            entry.parent.seq);
   }
   for (const AnsweredRequest& answer : state.answered)

@@ -53,7 +53,7 @@ Result<std::vector<StoredObject>> Store::State::keep_copy(ObjectId object,
   FileStat stat;
   std::vector<std::string> names;
   {
-    std::shared_lock lock(names_mutex);
+    std::unique_lock lock(names_mutex);
     const ObjectTree::Place* place = tree.find(object);
     if (!place)
       return fail(ErrorKind::kNotFound, ENOENT, fmt::format("the store has no object {}", object));
@@ -132,7 +132,12 @@ std::vector<std::string> Store::State::snapshot_path(ObjectId object,
     for (const std::string& name : names) at = tree.child(at, name);
     if (raw(at) == 0) return names;
     auto source = disk.get_tag(tree.path(at), kSourceTag, "store.copy");
-    if (source && decode_id(*source) == object) return {};
+    if (source && decode_id(*source) == object) {
+      // By a process that may have died before it was durable.
+      for (concerns(at); at != kRootObject; at = tree.find(at)->parent)
+        changed_directories.insert(tree.find(at)->parent);
+      return {};
+    }
     names.back() += fmt::format(".{}", object);
     if (names.back().size() > kNameMax) names.back() = fmt::format("image-{}", object);
   }

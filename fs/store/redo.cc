@@ -22,6 +22,7 @@ Result<> refuse_fixed(ObjectId object) {
 Result<> Store::create_object(const Create& change) {
   VMFS_TRY(refuse_fixed(change.object));
   std::unique_lock lock(state_->names_mutex);
+  state_->concerns(change.object);
   if (!state_->tree.find(change.object)) VMFS_TRY(state_->make(change));
   VMFS_TRY(state_->place(change.object, change.parent, change.name));
   return state_->touch(change.parent, change.time_ns);
@@ -30,6 +31,7 @@ Result<> Store::create_object(const Create& change) {
 Result<> Store::unlink(const Unlink& change) {
   VMFS_TRY(refuse_fixed(change.object));
   std::unique_lock lock(state_->names_mutex);
+  state_->concerns(change.object);
   VMFS_TRY(state_->lose_name(change.object));
   return state_->touch(change.parent, change.time_ns);
 }
@@ -38,6 +40,7 @@ Result<> Store::rename(const Rename& change) {
   VMFS_TRY(refuse_fixed(change.object));
   std::unique_lock lock(state_->names_mutex);
   if (mistakes.rename_by_path) return state_->redo_rename_by_path(change);
+  state_->concerns(change.object);
   if (raw(change.replaced) != 0) {
     VMFS_TRY(refuse_fixed(change.replaced));
     VMFS_TRY(state_->lose_name(change.replaced));
@@ -51,6 +54,7 @@ Result<> Store::rename(const Rename& change) {
 Result<> Store::delete_object(ObjectId object) {
   VMFS_TRY(refuse_fixed(object));
   std::unique_lock lock(state_->names_mutex);
+  state_->concerns(object);
   if (!state_->tree.find(object)) return {};
   return state_->remove_object(object);
 }
@@ -60,6 +64,8 @@ Result<> Store::place(ObjectId object, ObjectId parent, const std::string& name)
   std::unique_lock lock(state_->names_mutex);
   if (!state_->tree.find(object))
     return fail(ErrorKind::kNotFound, ENOENT, fmt::format("the store has no object {}", object));
+  state_->concerns(object);
+  state_->changed_directories.insert(parent);
   return state_->place(object, parent, name);
 }
 
@@ -70,6 +76,13 @@ Result<> Store::set_attributes(ObjectId object, const FileAttributes& set) {
   VMFS_TRY(state_->disk.set_attributes(state_->tree.path(object), set, "store.set_attributes"));
   state_->changed_objects.insert(object);
   return {};
+}
+
+// What a redo finds done may have been done by a process that died before it synced it: the page cache has
+// it, the disk need not. touch() says the same of the directories that a record names.
+void Store::State::concerns(ObjectId object) {
+  changed_objects.insert(object);
+  changed_directories.insert(kUnlinkedParent);
 }
 
 Result<> Store::State::make(const Create& change) {
@@ -151,13 +164,17 @@ Result<> Store::State::break_cycle(ObjectId directory, ObjectId inside) {
   while (tree.find(inside)->parent != directory) inside = tree.find(inside)->parent;
   const ObjectTree::Place& place = *tree.find(inside);
   Home home{place.parent, place.name};
-  VMFS_TRY(disk.set_tag(tree.path(inside), kHomeTag, encode_home(home), "store.displace"));
+  const std::string path = tree.path(inside);
+  VMFS_TRY(disk.set_tag(path, kHomeTag, encode_home(home), "store.displace"));
+  // Before it moves: a file system may keep the move and lose the tag, and nothing else tells where it was.
+  VMFS_TRY(disk.sync_directory(path, "store.displace"));
   displaced[inside] = std::move(home);
   return to_unlinked(inside);
 }
 
 Result<> Store::State::forget_home(ObjectId object) {
   if (displaced.empty() || displaced.erase(object) == 0) return {};
+  changed_objects.insert(object);
   return disk.set_tag(tree.path(object), kHomeTag, {}, "store.displace");
 }
 

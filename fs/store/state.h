@@ -40,6 +40,9 @@ struct PeerState {
   Lsn confirmed = 0;  // of this node's journal: all that the peer needs below is durable there
   bool was_in_sync = false;
   std::int64_t last_contact_wall_ns = 0;
+  // Not stored: it takes records now, so that writers wait for it when it lags too far. Else it loses
+  // journal space beyond what is kept for a peer that is away.
+  bool present = false;
 };
 
 // The answer to a request that the kernel had not yet received when the record's place was recycled.

@@ -28,6 +28,8 @@ struct Store::State {
 
   // --- Call these with names_mutex held exclusively. ----------------------------------------------
 
+  // A record names the object: whatever is to be done, the next sync covers it.
+  void concerns(ObjectId object);
   // Makes a file, directory or symlink with its id and attributes in unlinked/, and knows it.
   Result<> make(const Create& change);
   // Brings a known object to that name. It goes to unlinked/ instead if the directory is gone (which a

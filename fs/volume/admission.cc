@@ -7,6 +7,8 @@ namespace vmfs {
 
 namespace {
 constexpr std::uint64_t kAdmittedAtOnce = 64u << 20;
+// Files that are never promised to guests: the state is replaced by way of another one, and the like.
+constexpr std::uint64_t kFilesKept = 64;
 }
 
 thread_local Refusal Refusal::current;
@@ -51,9 +53,19 @@ void Volume::Impl::refresh_admission() {
   std::uint64_t kept =
       std::min(kSpaceMargin, space->total / 64) + unapplied_bytes() + journal_growth(*space);
   std::uint64_t left = space->available > kept ? space->available - kept : 0;
+  image_max_.store(space->file_size_max);
+  files_kept_.store(std::min(kFilesKept + journal_growth(*space) / options_.journal.segment_size,
+                             space->files_total / 8));
   // Others use the file system too: after so much it is asked again.
   left = std::min(left, kAdmittedAtOnce);
   admission_limit_.store(admitted_.load() + left);
+}
+
+Result<> Volume::Impl::admit_file() {
+  VMFS_ASSIGN(DiskSpace space, store_->space());
+  if (space.files_total != 0 && space.files_free <= files_kept_.load())
+    return fail(ErrorKind::kNoSpace, ENOSPC);
+  return {};
 }
 
 std::uint64_t Volume::Impl::journal_growth(const DiskSpace& store) {
@@ -87,7 +99,10 @@ Result<> Volume::Impl::admit_closely(Inode* inode, std::uint64_t offset, std::ui
     if (file) {
       auto data = (*file)->seek_data(offset, "store.admit");
       auto hole = (*file)->seek_hole(offset, "store.admit");
-      if (data && hole && *data == offset && *hole && **hole >= offset + bytes) return {};
+      auto stat = (*file)->stat("store.admit");
+      if (data && hole && stat && *data == offset &&
+          hole->value_or(stat->size) >= offset + bytes)  // none: data up to the file's end
+        return {};
     }
   }
   if (bytes == 0) return {};

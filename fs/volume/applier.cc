@@ -39,8 +39,10 @@ Result<std::int64_t> Volume::sync_if_due() {
 
 bool Volume::Impl::apply_due() {
   std::int64_t since = dirty_since_ns_.load();
+  if (!forgotten_.empty() || names_forgotten_) return true;
   Lsn reserved = journal_->reserved_lsn();
   std::uint64_t quarter = journal_->bytes_max() / 4;
+  if (wanted_.release.exchange(false)) return true;
   if (wanted_.apply.exchange(false) && (since != 0 || reserved > applied_through_)) return true;
   // Also without data: ownership, flushes and names use up journal space too.
   if (reserved - std::min(reserved, applied_through_) > quarter) return true;
@@ -68,8 +70,15 @@ Result<bool> Volume::apply_some(bool all) {
     if (!due) return false;
     VMFS_TRY(v.start_pass());
   }
-  VMFS_ASSIGN(bool more, v.apply_step());
-  if (more) return true;
+  Result<bool> more = v.apply_step();
+  if (!more) {
+    v.problem("apply", fmt::format("cannot carry changes into the store: {}; they stay in the journal, "
+                                   "and it is tried again",
+                                   more.error().message));
+    return more;
+  }
+  v.no_problem("apply");
+  if (*more) return true;
   VMFS_TRY(v.checkpoint_locked());
   return all && v.dirty_since_ns_.load() != 0;
 }
@@ -107,6 +116,7 @@ Result<> Volume::Impl::sample_if_due() {
 }
 
 Result<> Volume::Impl::start_pass() {
+  VMFS_TRY(put_back());
   VMFS_ASSIGN(Lsn place, take_sample());
   pass_.started_ns = std::max<std::int64_t>(1, clock_.monotonic_ns());
   if (!mistakes.apply_before_durable) VMFS_TRY(journal_->sync_through(place));
@@ -152,13 +162,8 @@ Result<bool> Volume::Impl::apply_step() {
         if (!result) {
           // The pass begins again, with all that is still in the index.
           pass_.active = false;
-          problem("apply " + std::to_string(raw(inode.id)),
-                  fmt::format("cannot write to {}: {}; it stays in the journal and is tried again",
-                              store_->path_of(inode.id).value_or("an unlinked image"),
-                              result.error().message));
           return pass(std::move(result.error()));
         }
-        no_problem("apply " + std::to_string(raw(inode.id)));
       }
     }
     if (!at_end) continue;
@@ -299,7 +304,9 @@ Result<> Volume::Impl::apply_fully(Inode& inode) {
     offset = image.index.collect(offset, kApplyStep, extents);
     VMFS_TRY(apply_extents(inode, *file, extents));
   } while (offset != 0);
-  return sync_image(inode, inode.attributes());
+  auto synced = sync_image(inode, inode.attributes());
+  if (!synced) forgotten_by_store(inode, synced.error());
+  return synced;
 }
 
 }  // namespace vmfs

@@ -14,6 +14,18 @@ Result<> Volume::checkpoint() {
 }
 
 Result<> Volume::Impl::checkpoint_locked() {
+  auto made = make_checkpoint();
+  if (made)
+    no_problem("checkpoint");
+  else
+    problem("checkpoint", fmt::format("no checkpoint can be made: {}; journal space is not freed until "
+                                      "one is",
+                                      made.error().message));
+  return made;
+}
+
+Result<> Volume::Impl::make_checkpoint() {
+  VMFS_TRY(put_back());
   // What is set in the store must be durable in the journal first, sizes and attributes too.
   std::vector<std::pair<std::shared_ptr<Inode>, FileStat>> images;
   for (const auto& inode : touched_) images.emplace_back(inode, inode->attributes());
@@ -25,35 +37,25 @@ Result<> Volume::Impl::checkpoint_locked() {
     inode->image->touched = false;
     auto synced = sync_image(*inode, stat);
     if (synced) continue;
-    // The kernel forgets what it could not write, and says so once. All that came into this file since
-    // the last checkpoint is unapplied again.
-    problem("sync", fmt::format("cannot make {} durable: {}; all since the last checkpoint is applied "
-                                "again from the journal",
-                                store_->path_of(inode->id).value_or("an unlinked image"),
-                                synced.error().message));
-    touch(*inode);
-    if (auto again = reapply(*inode); !again) log_error("{}", again.error().message);
+    forgotten_by_store(*inode, synced.error());
     outcome = std::move(synced);
   }
   if (!outcome) {
-    checkpoint_wanted_ = false;  // another pass comes first, from the beginning
-    pass_.active = false;
-    // What was put back is not applied: no state may say so, nor its journal space be freed, before.
-    applied_through_ = stored_replay_from_;
-    want_apply();
+    // Readers must not wait for the next pass: what the disk has not taken may leave the page cache.
+    if (auto again = put_back(); !again) log_error("{}", again.error().message);
     return outcome;
   }
   if (auto synced = store_->sync_names(); !synced) {
-    problem("sync", fmt::format("cannot make the store's directories durable: {}; their changes are "
-                                "made again from the journal",
-                                synced.error().message));
-    VMFS_TRY(reapply_names());
+    log_error("cannot make the store's directories durable: {}; their changes are made again from the "
+              "journal",
+              synced.error().message);
+    names_forgotten_ = true;
+    VMFS_TRY(put_back());
     return synced;
   }
-  no_problem("sync");
 
   std::optional<Lsn> release = choose_release();
-  CheckpointState state = checkpoint_state();
+  CheckpointState state = checkpoint_state(applied_through_);
   VMFS_TRY(journal_->sync_through(journal_->reserved_lsn()));
   VMFS_TRY(write_state(store_disk_, state));
   stored_replay_from_ = state.replay_from;
@@ -67,23 +69,49 @@ Result<> Volume::Impl::checkpoint_locked() {
   return {};
 }
 
+// The kernel forgets what it could not write, and says so once: the next sync succeeds without it. So
+// nothing counts as being in the store, no state may say so and no journal space be freed, before all that
+// came into this file since the last checkpoint was put back and is applied and synced again.
+void Volume::Impl::forgotten_by_store(Inode& inode, const Error& error) {
+  log_error("cannot make {} durable: {}; all since the last checkpoint is applied again from the journal",
+            store_->path_of(inode.id).value_or("an unlinked image"), error.message);
+  touch(inode);
+  forgotten_.push_back(inode.shared_from_this());
+  checkpoint_wanted_ = false;  // another pass comes first, from the beginning
+  pass_.active = false;
+  applied_through_ = stored_replay_from_;
+  want_apply();
+}
+
+Result<> Volume::Impl::put_back() {
+  while (!forgotten_.empty()) {
+    if (!forgotten_.back()->deleted.load()) VMFS_TRY(reapply(*forgotten_.back()));
+    forgotten_.pop_back();
+  }
+  if (names_forgotten_) {
+    VMFS_TRY(reapply_names());
+    names_forgotten_ = false;
+  }
+  return {};
+}
+
+// Between checkpoints: what the store has had since is not said, because no sync has confirmed it.
 Result<> Volume::Impl::save_state() {
-  CheckpointState state = checkpoint_state();
+  CheckpointState state = checkpoint_state(stored_replay_from_);
   VMFS_TRY(journal_->sync_through(journal_->reserved_lsn()));
   VMFS_TRY(write_state(store_disk_, state));
-  stored_replay_from_ = state.replay_from;
   ++checkpoints_;
   return {};
 }
 
-CheckpointState Volume::Impl::checkpoint_state() {
+CheckpointState Volume::Impl::checkpoint_state(Lsn replay_from) {
   CheckpointState state;
   state.volume = options_.journal.volume;
   state.node = node_;
   state.clean = clean_;
   state.checkpoints = checkpoints_ + 1;
   state.generation = journal_->generation();
-  state.replay_from = applied_through_;
+  state.replay_from = replay_from;
   {
     std::shared_lock lock(names_mutex_);
     // A base copy of the name space is finished with what all its records listed.
@@ -105,9 +133,24 @@ CheckpointState Volume::Impl::checkpoint_state() {
   return state;
 }
 
-// The last sample below which all is in the store, and either at every peer or beyond what is kept for it.
-// When the journal is nearly full and there is none such, the first that is in the store: an absent peer
-// then loses more of its share than it need, and is copied whole, but no writer waits for it.
+JournalFacts Volume::Impl::journal_facts() {
+  JournalFacts facts;
+  facts.oldest = journal_->oldest_lsn();
+  facts.written = journal_->reserved_lsn();
+  facts.segment_size = journal_->options().segment_size;
+  facts.bytes_max = journal_->bytes_max();
+  facts.kept_for_absent =
+      options_.peer_journal_max ? options_.peer_journal_max : facts.bytes_max / 2;
+  return facts;
+}
+
+std::vector<PeerClaim> Volume::Impl::peer_claims() {
+  std::vector<PeerClaim> claims;
+  std::lock_guard lock(peers_mutex_);
+  for (const PeerState& peer : peers_) claims.push_back({peer.confirmed, peer.present});
+  return claims;
+}
+
 std::optional<Lsn> Volume::Impl::release_place() {
   Lsn applied = applied_through_;
   {
@@ -115,36 +158,21 @@ std::optional<Lsn> Volume::Impl::release_place() {
     if (base_names_from_) applied = std::min(applied, *base_names_from_);
     if (!unmade_names_.empty()) applied = std::min(applied, unmade_names_.front().header.lsn);
   }
-  Lsn limit = applied;
-  {
-    std::lock_guard lock(peers_mutex_);
-    std::uint64_t keep = options_.peer_journal_max ? options_.peer_journal_max
-                                                   : journal_->bytes_max() / 2;
-    Lsn written = journal_->written_lsn();
-    Lsn kept_from = written > keep ? written - keep : 0;
-    for (const PeerState& peer : peers_)
-      limit = std::min(limit, std::max(peer.confirmed, kept_from));
-  }
-  // Below this nothing would become free.
-  const Lsn next = journal_->oldest_lsn() + journal_->options().segment_size;
-  std::optional<Lsn> place;
-  for (const Sample& sample : samples_) {
-    if (sample.lsn > applied) break;
-    bool enough = place && *place >= next;
-    if (sample.lsn > limit && (enough || !journal_nearly_full())) break;
-    place = sample.lsn;
-  }
-  return place;
+  std::vector<Lsn> places;
+  for (const Sample& sample : samples_) places.push_back(sample.lsn);
+  return vmfs::choose_release(journal_facts(), applied, peer_claims(), places);
 }
 
-bool Volume::Impl::journal_nearly_full() const {
-  return journal_->bytes_used() > journal_->bytes_max() / 4 * 3;
+// Writers wait while a peer that is present lags too far: see write_limit().
+void Volume::Impl::limit_writes() {
+  const Lsn before = write_limit_.exchange(write_limit(journal_facts(), peer_claims()));
+  if (write_limit_.load() > before) wake_resources();
 }
 
 // While a peer is away, all may long be in the store when its share of the journal is used up: no pass is
 // due then, and nothing but this would free what the writers wait for.
 bool Volume::Impl::release_due() {
-  if (!journal_nearly_full()) return false;
+  if (!nearly_full(journal_facts())) return false;
   std::optional<Lsn> place = release_place();
   return place && *place >= journal_->oldest_lsn() + journal_->options().segment_size;
 }
@@ -206,7 +234,12 @@ bool is_content(RecordType type) {
 // first: readers go on meanwhile, and the index must never show less than it does now.
 Result<> Volume::Impl::reapply(Inode& inode) {
   VolumeImage& image = *inode.image;
+  // What has been received and not shown is in no index, and stays out of it: nothing of this image is
+  // shown while its lock is held.
+  std::unique_lock received(receive_mutex_);
   std::unique_lock<ImageLock> lock(image.lock);
+  const Lsn pending = first_pending_of(inode.id);
+  received.unlock();
   Inode aside(inode.id, FileType::kRegular);
   aside.image = std::make_unique<VolumeImage>(inode.id, index_memory_);
   aside.image->size.store(~std::uint64_t{0} >> 2);  // so that every truncation is seen as one
@@ -216,9 +249,8 @@ Result<> Volume::Impl::reapply(Inode& inode) {
   RecordReader reader(*journal_, stored_replay_from_);
   for (;;) {
     VMFS_ASSIGN(auto view, reader.next(end));
-    if (!view) break;
+    if (!view || view->header.lsn >= pending) break;
     if (view->header.group != raw(inode.id) || !is_content(view->header.type)) continue;
-    if (first_pending_.load() != 0 && view->header.lsn >= first_pending_.load()) break;
     VMFS_TRY(apply_image_record(aside, view->header, view->header.lsn, view->payload));
   }
   std::vector<UnappliedExtent> extents;
@@ -237,14 +269,16 @@ Result<> Volume::Impl::reapply(Inode& inode) {
 }
 
 Result<> Volume::Impl::reapply_names() {
+  std::unique_lock received(receive_mutex_);
   std::unique_lock lock(names_mutex_);
+  const Lsn pending = first_pending_of(kNameSpace);
+  received.unlock();
   Lsn end = journal_->durable_lsn();
   RecordReader reader(*journal_, stored_replay_from_);
   for (;;) {
     VMFS_ASSIGN(auto view, reader.next(end));
-    if (!view) return {};
+    if (!view || view->header.lsn >= pending) return {};
     if (view->header.group != raw(kNameSpace)) continue;
-    if (first_pending_.load() != 0 && view->header.lsn >= first_pending_.load()) return {};
     if (!unmade_names_.empty() && view->header.lsn >= unmade_names_.front().header.lsn) return {};
     if (view->header.type >= RecordType::kBaseBegin && view->header.type <= RecordType::kBaseEnd)
       continue;  // made equal by ids: nothing that a directory could forget and a record names

@@ -108,7 +108,9 @@ void Volume::set_gate(GroupId id, Gate gate) {
       !publish_received(v.journal_->durable_lsn()))
     return;
   group->gate.store(gate, std::memory_order_release);
-  if (gate == Gate::kOpen) v.want_apply();  // orphans may be waiting for it
+  if (gate != Gate::kOpen) return;
+  v.orphans_wait_.store(true);
+  v.want_apply();
 }
 
 Activity Volume::activity(GroupId id) {
@@ -325,8 +327,8 @@ Result<> Volume::Impl::begin_base(VolumeGroup& group, const RecordHeader& header
                 fmt::format("base copy of {}: its history does not lead to its position", group.id));
   std::lock_guard lock(group.mutex);
   group.history = begin.history;
-  group.owner = begin.history.back().node;
-  group.taker = {};
+  group.owner = begin.owner;
+  group.taker = begin.taker;
   group.inconsistent = true;
   group.split = false;
   // Whoever is behind what was copied cannot be caught up from here.

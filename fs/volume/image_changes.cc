@@ -7,8 +7,6 @@ namespace vmfs {
 
 namespace {
 
-constexpr std::uint64_t kImageMax = std::uint64_t{1} << 62;
-
 Draft draft_of(RecordType type, ObjectId object, std::uint64_t offset, std::uint64_t extent,
                std::int64_t wall_ns, const RequestId& request) {
   Draft draft;
@@ -105,7 +103,7 @@ Result<> Volume::zero(Object& handle, const Caller& caller, std::uint64_t offset
   Inode& inode = *handle.inode;
   if (inode.local) return fail(ErrorKind::kReadOnly, EROFS);
   if (length == 0) return fail(ErrorKind::kInvalid, EINVAL);
-  if (offset > kImageMax || length > kImageMax - offset) return fail(ErrorKind::kInvalid, EFBIG);
+  if (v.beyond_image_max(offset, length)) return fail(ErrorKind::kInvalid, EFBIG);
   VolumeImage& image = *inode.image;
   if (v.answer_to(caller)) return {};
   if (handle.revocations != image.group.revocations.load())
@@ -136,7 +134,7 @@ Result<> Volume::allocate(Object& handle, const Caller& caller, std::uint64_t of
   Inode& inode = *handle.inode;
   if (inode.local) return fail(ErrorKind::kReadOnly, EROFS);
   if (length == 0) return fail(ErrorKind::kInvalid, EINVAL);
-  if (offset > kImageMax || length > kImageMax - offset) return fail(ErrorKind::kInvalid, EFBIG);
+  if (v.beyond_image_max(offset, length)) return fail(ErrorKind::kInvalid, EFBIG);
   VolumeImage& image = *inode.image;
   if (v.answer_to(caller)) return {};
   if (handle.revocations != image.group.revocations.load())
@@ -180,7 +178,7 @@ Result<Attributes> Volume::set_attributes(const Caller& caller, ObjectId object,
     return Attributes{object, inode->attributes()};
   }
 
-  if (change.size && *change.size > kImageMax) return fail(ErrorKind::kInvalid, EFBIG);
+  if (change.size && v.beyond_image_max(0, *change.size)) return fail(ErrorKind::kInvalid, EFBIG);
   VolumeImage& image = *inode->image;
   if (!sets && !change.size) return Attributes{object, inode->attributes()};
   VMFS_TRY(v.admit(inode.get(), 0, 0));

@@ -5,10 +5,6 @@
 
 namespace vmfs {
 
-namespace {
-constexpr std::uint64_t kImageMax = std::uint64_t{1} << 62;  // bytes; off_t with room to add
-}
-
 Result<ObjectRef> Volume::open_image(ObjectId object, bool writable, bool has_written) {
   Impl& v = *impl_;
   std::shared_lock lock(v.names_mutex_);
@@ -122,19 +118,31 @@ Result<> Volume::Impl::read_pieces(Inode& inode, File& file, std::uint64_t offse
   }
 }
 
-Result<> Volume::write(Object& handle, const Caller& caller, std::uint64_t offset, ByteView bytes) {
+std::uint32_t Volume::permissions(Object& handle) {
+  Inode& inode = *handle.inode;
+  std::lock_guard guard(inode.attributes_lock);
+  return inode.stat.permissions;
+}
+
+Result<> Volume::write(Object& handle, const Caller& caller, std::uint64_t offset, ByteView bytes,
+                       Placed placed) {
   Impl& v = *impl_;
   Inode& inode = *handle.inode;
   if (inode.local) [[unlikely]] return fail(ErrorKind::kReadOnly, EROFS);
   if (bytes.empty()) return {};
   if (bytes.size() > kPayloadMax) [[unlikely]] return fail(ErrorKind::kInvalid, EINVAL);
-  if (offset > kImageMax - bytes.size()) [[unlikely]] return fail(ErrorKind::kInvalid, EFBIG);
+  if (offset > v.image_max_.load(std::memory_order_relaxed) - bytes.size()) [[unlikely]]
+    return fail(ErrorKind::kInvalid, EFBIG);
   VolumeImage& image = *inode.image;
   if (caller.resent && v.answer_to(caller)) [[unlikely]] return {};
   if (handle.revocations != image.group.revocations.load(std::memory_order_acquire)) [[unlikely]]
     return fail(ErrorKind::kReadOnly, EIO, "the image was handed over since it was opened");
   VMFS_TRY(v.admit(&inode, offset, bytes.size()));
   VMFS_ASSIGN(auto lock, v.enter<std::shared_lock<ImageLock>>(image));
+  if (placed == Placed::kAtEnd) [[unlikely]] {
+    offset = image.size.load(std::memory_order_acquire);
+    if (v.beyond_image_max(offset, bytes.size())) return fail(ErrorKind::kInvalid, EFBIG);
+  }
   if (!handle.wrote.load(std::memory_order_relaxed) && !handle.wrote.exchange(true))
     image.writers.fetch_add(1);
   v.list(inode);
@@ -168,7 +176,24 @@ Result<std::uint64_t> Volume::seek(Object& handle, std::uint64_t offset, bool da
     if (data) return fail(ErrorKind::kNotFound, ENXIO);
     return stat.size;
   }
-  return impl_->seek_image(inode, *inode.image->file, offset, data);
+  // Holes lie between whole blocks, as on every local file system (QEMU counts on it): a block with one byte
+  // of data is data.
+  std::uint64_t size = inode.image->size.load(std::memory_order_acquire);
+  if (offset >= size) return fail(ErrorKind::kNotFound, ENXIO);
+  std::uint64_t at = offset / kBlock * kBlock;
+  while (at < size) {
+    auto begin = impl_->seek_image(inode, *inode.image->file, at, true);
+    if (!begin && begin.error().number != ENXIO) return begin;
+    if (!begin && data) return fail(ErrorKind::kNotFound, ENXIO);
+    if (!begin) return std::max(at, offset);
+    std::uint64_t block = *begin / kBlock * kBlock;
+    if (data) return std::max(block, offset);
+    if (block > at) return std::max(at, offset);
+    auto end = impl_->seek_image(inode, *inode.image->file, *begin, false);
+    if (!end && end.error().number != ENXIO) return end;
+    at = end ? (*end + kBlock - 1) / kBlock * kBlock : size;  // truncated meanwhile
+  }
+  return size;
 }
 
 Result<std::uint64_t> Volume::Impl::seek_image(Inode& inode, File& file, std::uint64_t offset,

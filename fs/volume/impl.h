@@ -25,6 +25,7 @@
 #include "fs/store/store.h"
 #include "fs/volume/name_tree.h"
 #include "fs/volume/object.h"
+#include "fs/volume/release.h"
 #include "fs/volume/volume.h"
 
 namespace vmfs {
@@ -163,19 +164,32 @@ struct Volume::Impl {
       want_apply();
       return would_wait();
     }
-    if (hooks_ && hooks_->backlog_full()) [[unlikely]] return would_wait();
+    if (peers_behind()) [[unlikely]] return would_wait();
     if (admitted_.fetch_add(bytes, std::memory_order_relaxed) + bytes >
         admission_limit_.load(std::memory_order_relaxed)) [[unlikely]]
       return admit_closely(inode, offset, bytes);
     return {};
   }
+  // A peer that is present lags as far as it may.
+  bool peers_behind() {
+    return journal_->written_lsn() > write_limit_.load(std::memory_order_relaxed) ||
+           (hooks_ && hooks_->backlog_full());
+  }
   Result<> admit_closely(Inode* inode, std::uint64_t offset, std::uint64_t bytes);
   void refresh_admission();  // asks the file system how much is free
+  // Whether the store has room for another file, with those that it needs itself.
+  Result<> admit_file();
+  bool beyond_image_max(std::uint64_t offset, std::uint64_t length) const {
+    const std::uint64_t most = image_max_.load(std::memory_order_relaxed);
+    return offset > most || length > most - offset;
+  }
   std::uint64_t unapplied_bytes();
 
   std::atomic<std::uint64_t> admitted_{0};         // bytes ever admitted in this life
   std::atomic<std::uint64_t> admission_limit_{0};  // admitted_ may grow up to here
   std::atomic<std::int64_t> space_asked_ns_{0};
+  std::atomic<std::uint64_t> image_max_{DiskSpace{}.file_size_max};  // bytes: what the store can hold
+  std::atomic<std::uint64_t> files_kept_{0};                         // for state and journal
   std::mutex admission_mutex_;
   bool journal_complete_ = false;  // guarded by admission_mutex_: all its segments exist
   // What the journal will yet take of the file system that the store is on.
@@ -243,6 +257,7 @@ struct Volume::Impl {
     std::mutex mutex;
     std::condition_variable changed;
     std::atomic<bool> sync{false}, apply{false};
+    std::atomic<bool> release{false};  // journal space may be free, though there is nothing to apply
     bool stopped = false;
   };
   Wanted wanted_;
@@ -303,6 +318,7 @@ struct Volume::Impl {
   std::mutex receive_mutex_;
   std::deque<PendingRecord> pending_;
   std::atomic<Lsn> first_pending_{0};  // 0: none
+  Lsn first_pending_of(GroupId group) const;  // beyond all: none; with receive_mutex_ held
   struct Notice {
     GroupId group{};
     RecordType because{};
@@ -335,9 +351,13 @@ struct Volume::Impl {
   };
   Pass pass_;
   bool checkpoint_wanted_ = false;
-  Lsn applied_through_ = 0;     // of the last complete pass
-  Lsn stored_replay_from_ = 0;  // what the state file says
+  Lsn applied_through_ = 0;  // of the last complete pass; in the store, but not yet synced there
+  // Of the last checkpoint: all below is durable in the store. Written under apply_mutex_.
+  std::atomic<Lsn> stored_replay_from_{0};
   std::vector<std::shared_ptr<Inode>> touched_;
+  // What a failed sync of the store has lost and the index (the store's directories) has not got back.
+  std::vector<std::shared_ptr<Inode>> forgotten_;
+  bool names_forgotten_ = false;
   std::vector<UnappliedExtent> extents_;  // reused
   Bytes buffer_;                          // reused
   bool clean_ = false;
@@ -363,15 +383,21 @@ struct Volume::Impl {
   void unlist_if_applied(Inode& inode);
   void touch(Inode& inode);
   Result<> checkpoint_locked();
+  Result<> make_checkpoint();
   Result<> sync_image(Inode& inode, const FileStat& stat);
+  void forgotten_by_store(Inode& inode, const Error& error);
+  Result<> put_back();
   Result<> reapply(Inode& inode);
   Result<> reapply_names();
   Result<> save_state();
-  CheckpointState checkpoint_state();
+  CheckpointState checkpoint_state(Lsn replay_from);
   // How far the journal may be freed once the checkpoint that is being made is durable; takes account
   // of it in the groups. Nothing: not at all.
   std::optional<Lsn> release_place();
-  bool journal_nearly_full() const;
+  JournalFacts journal_facts();
+  std::vector<PeerClaim> peer_claims();
+  void limit_writes();
+  std::atomic<Lsn> write_limit_{~Lsn{0}};  // writes wait while the journal is written beyond
   bool release_due();
   std::optional<Lsn> choose_release();
 

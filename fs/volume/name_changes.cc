@@ -1,6 +1,7 @@
 // How a change of the name space is made: record, journal sync, redo in the store, memory.
 #include "fs/base/log.h"
 #include "fs/volume/impl.h"
+#include "fs/volume/refusal.h"
 
 namespace vmfs {
 
@@ -9,8 +10,11 @@ Result<> Volume::Impl::enter_names(std::uint64_t bytes) {
   if (gate != Gate::kOpen) return pass(closed_gate(kNameSpace, gate));
   VMFS_TRY(make_names());
   VMFS_TRY(begin_epoch_locked(names_));
-  if (bytes != 0) return admit(nullptr, 0, bytes);
-  if (hooks_ && hooks_->backlog_full()) return would_wait();
+  if (bytes != 0) {
+    VMFS_TRY(admit_file());
+    return admit(nullptr, 0, bytes);
+  }
+  if (peers_behind()) return would_wait();
   return {};
 }
 
@@ -203,6 +207,7 @@ Result<> Volume::Impl::apply_name_record(const RecordHeader& header, ByteView pa
     case RecordType::kBaseBegin:
       base_names_from_ = header.lsn;
       base_names_ = {kRootObject};
+      base_names_ended_ = false;  // a copy that ended before is not the one that begins now
       return {};
     case RecordType::kBaseData: {
       VMFS_ASSIGN(auto objects, decode<std::vector<BaseObject>>(payload));
@@ -226,9 +231,13 @@ Result<> Volume::Impl::delete_orphan(const std::shared_ptr<Inode>& inode) {
     tree_.erase(*inode);
     return {};
   }
-  // Quietly: nobody asked, so nobody is told, and no token is asked for.
-  if (names_.gate.load() != Gate::kOpen || inode->image->group.gate.load() != Gate::kOpen) {
-    orphans_wait_.store(true);
+  // Whoever opens a gate lets the orphans be looked at again.
+  if (inode->image->group.gate.load() != Gate::kOpen) return {};
+  if (Gate gate = names_.gate.load(); gate != Gate::kOpen) {
+    // The name space has moved away since the name was removed: no other node may change the image, so it
+    // would stay for ever if this one did not ask.
+    if (gate == Gate::kSecondary) [[maybe_unused]] Error asked = closed_gate(kNameSpace, gate);
+    Refusal::waits_for = {};
     return {};
   }
   auto deleted = [&]() -> Result<> {

@@ -182,7 +182,7 @@ Result<Attributes> Volume::make_directory(const Caller& caller, ObjectId parent,
 Result<Attributes> Volume::make_symlink(const Caller& caller, ObjectId parent,
                                         std::string_view name, std::string_view target) {
   if (target.empty()) return fail(ErrorKind::kNotFound, ENOENT);
-  if (target.size() > kSymlinkMax) return fail(ErrorKind::kInvalid, ENAMETOOLONG);
+  if (target.size() > kSymlinkStoreMax) return fail(ErrorKind::kInvalid, ENAMETOOLONG);
   Create change;
   change.type = FileType::kSymlink;
   change.permissions = 0777;

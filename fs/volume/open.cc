@@ -44,6 +44,7 @@ Result<std::unique_ptr<Volume>> Volume::open(Disk& store, Disk& journal, Clock& 
   Journal::OpenArguments how;
   how.start = state.replay_from;
   how.previous_sync_failed = arguments.previous_sync_failed;
+  how.generation = state.generation;
   how.quick = continues && !arguments.previous_sync_failed;
   VMFS_ASSIGN(impl->journal_, Journal::open(journal, clock, options.journal, how));
   VMFS_TRY(impl->recover(state, arguments));
@@ -89,6 +90,7 @@ Result<> Volume::close() {
 
 void Volume::set_hooks(ReplicationHooks* hooks) { impl_->hooks_ = hooks; }
 void Volume::add_observer(Observer* observer) { impl_->observers_.push_back(observer); }
+void Volume::remove_observer(Observer* observer) { std::erase(impl_->observers_, observer); }
 Journal& Volume::journal() { return *impl_->journal_; }
 NodeId Volume::node() const { return impl_->node_; }
 

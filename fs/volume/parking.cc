@@ -6,7 +6,7 @@ namespace vmfs {
 
 bool Volume::Impl::resources_lack() {
   return full_at_.load(std::memory_order_acquire) == space_events_.load(std::memory_order_acquire) ||
-         index_memory_->load() > options_.memory_max || (hooks_ && hooks_->backlog_full());
+         index_memory_->load() > options_.memory_max || peers_behind();
 }
 
 void Volume::park(GroupId group, std::function<void()> retry) {

@@ -203,13 +203,20 @@ Result<> Volume::Impl::recover(const CheckpointState& state, const OpenArguments
     if (!inode->image) continue;
     VolumeGroup& group = inode->image->group;
     if (group.history.empty() && !group.inconsistent) {
-      // A base copy of the name space brought it, and its own has not begun; or it came from nowhere.
-      group.inconsistent = true;
-      if (!options_.has_peers)
+      // A base copy of the name space brought it, and its own has not begun; or the record of its
+      // creation was cut off. Where nobody else can have more of it, it begins anew with what is here.
+      const bool alone = !options_.has_peers && names_.owner == node_;
+      group.inconsistent = !alone;
+      if (alone) {
+        restore(group, {.id = id,
+                        .owner = node_,
+                        .history = {{new_epoch_id(), node_, {}, EpochCause::kCreated,
+                                     clock_.wall_ns()}}});
         problem("group " + std::to_string(raw(id)),
-                fmt::format("{} is known neither to the last checkpoint nor to the journal: it can be "
-                            "read, and copied to a new file, but not changed",
+                fmt::format("{} is known neither to the last checkpoint nor to the journal: it is kept "
+                            "with what the store has of it",
                             tree_.path_of(*inode)));
+      }
     }
     settle(group);
   }

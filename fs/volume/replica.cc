@@ -284,6 +284,12 @@ Result<> Volume::publish_received(Lsn durable) {
   return outcome;
 }
 
+Lsn Volume::Impl::first_pending_of(GroupId group) const {
+  for (const PendingRecord& record : pending_)
+    if (record.header.group == raw(group)) return record.lsn;
+  return ~Lsn{0};
+}
+
 Result<> Volume::Impl::publish_locked(Lsn durable, std::vector<Notice>& notices) {
   while (!pending_.empty() && pending_.front().end <= durable) {
     Notice notice;

@@ -1,5 +1,4 @@
 // Requests that the kernel sends again after the daemon died: answered from their records.
-#include "fs/journal/record_reader.h"
 #include "fs/volume/impl.h"
 
 namespace vmfs {
@@ -50,12 +49,14 @@ std::vector<AnsweredRequest> Volume::Impl::answers_to_keep() {
 // A replayed record may be the answer to one of the requests that are still open. Tables of sealed
 // segments do not say which connection it came from: the record does.
 Result<> Volume::Impl::find_answer(Lsn lsn, const SealEntry& record) {
-  RecordReader reader(*journal_, lsn);
-  VMFS_ASSIGN(auto view, reader.next(journal_->written_lsn()));
-  if (!view || view->header.lsn != lsn || view->header.connection != connection_.load()) return {};
-  AnsweredRequest answer{{ConnectionId{view->header.connection}, record.unique}, 0, ObjectId{}};
+  RecordHeader header;
+  VMFS_ASSIGN(bool there, journal_->read_payload(lsn, {reinterpret_cast<std::byte*>(&header),
+                                                       sizeof header}));
+  if (!there || header.lsn != lsn || header.connection != connection_.load()) return {};
+  AnsweredRequest answer{{ConnectionId{header.connection}, record.unique}, 0, ObjectId{}};
   if (record.type == RecordType::kCreate) {
-    VMFS_ASSIGN(Create change, decode<Create>(view->payload));
+    VMFS_ASSIGN(Bytes payload, payload_of(lsn, record));
+    VMFS_ASSIGN(Create change, decode<Create>(payload));
     answer.object = change.object;
   }
   answers_[record.unique] = answer;

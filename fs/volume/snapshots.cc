@@ -109,7 +109,13 @@ Result<> Volume::keep_as_snapshot(GroupId id, const std::string& name) {
     if (!inode) return fail(ErrorKind::kNotFound, ENOENT, fmt::format("no image {}", id));
     std::unique_lock<ImageLock> lock(inode->image->lock);
     VMFS_TRY(v.apply_fully(*inode));
-    VMFS_ASSIGN(made, v.store_->keep_copy(id, name));
+    auto kept = v.store_->keep_copy(id, name);
+    if (!kept) {
+      // A sync of directories may have failed in it: what they have forgotten is made again.
+      v.names_forgotten_ = true;
+      return pass(std::move(kept.error()));
+    }
+    made = std::move(*kept);
   }
   std::unique_lock lock(v.names_mutex_);
   for (const StoredObject& stored : made)

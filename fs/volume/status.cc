@@ -1,4 +1,6 @@
 // What the command line and replication ask about the volume as a whole.
+#include <algorithm>
+
 #include "fs/base/log.h"
 #include "fs/volume/impl.h"
 
@@ -30,6 +32,8 @@ std::vector<std::string> Volume::problems() {
   return all;
 }
 
+Lsn Volume::stored_lsn() const { return impl_->stored_replay_from_.load(); }
+
 VolumeUsage Volume::usage() {
   Impl& v = *impl_;
   VolumeUsage usage;
@@ -46,13 +50,16 @@ VolumeUsage Volume::usage() {
 }
 
 void Volume::set_peer(const PeerState& peer) {
-  std::lock_guard lock(impl_->peers_mutex_);
-  for (PeerState& known : impl_->peers_)
-    if (known.id == peer.id) {
-      known = peer;
-      return;
-    }
-  impl_->peers_.push_back(peer);
+  {
+    std::lock_guard lock(impl_->peers_mutex_);
+    auto known = std::find_if(impl_->peers_.begin(), impl_->peers_.end(),
+                              [&](const PeerState& each) { return each.id == peer.id; });
+    if (known != impl_->peers_.end())
+      *known = peer;
+    else
+      impl_->peers_.push_back(peer);
+  }
+  impl_->limit_writes();
 }
 
 void Volume::remove_peer(NodeId peer) {
@@ -60,7 +67,9 @@ void Volume::remove_peer(NodeId peer) {
     std::lock_guard lock(impl_->peers_mutex_);
     std::erase_if(impl_->peers_, [&](const PeerState& known) { return known.id == peer; });
   }
-  impl_->want_apply();  // journal space may be free now
+  impl_->limit_writes();
+  impl_->wanted_.release.store(true);
+  impl_->want_apply();
 }
 
 std::vector<PeerState> Volume::peers() {

@@ -86,6 +86,9 @@ struct Activity {
   bool active(bool holds_lock) const { return in_flight || unflushed || (open_writer && holds_lock); }
 };
 
+// Where a write goes: at its offset, or, whatever that is, at the end of the image as it then is.
+enum class Placed : std::uint8_t { kAtOffset, kAtEnd };
+
 // A record as it came from a peer: header (local fields zero) and payload.
 struct ReceivedRecord {
   RecordHeader header;
@@ -159,7 +162,10 @@ class Volume {
   // Reads up to out.size(); fewer only at the end of the image.
   Result<std::size_t> read(Object& image, std::uint64_t offset, std::span<std::byte> out);
   // Written when it returns; all or nothing. At most kPayloadMax bytes.
-  Result<> write(Object& image, const Caller&, std::uint64_t offset, ByteView bytes);
+  // (Two writes at the end must not be made at once: both would go to one place.)
+  Result<> write(Object& image, const Caller&, std::uint64_t offset, ByteView bytes,
+                 Placed placed = Placed::kAtOffset);
+  std::uint32_t permissions(Object& image);
   // punch: zeros and frees; else zeros and keeps blocks. Does not change the size unless `extend`.
   Result<> zero(Object& image, const Caller&, std::uint64_t offset, std::uint64_t length, bool punch,
                 bool extend);
@@ -230,7 +236,10 @@ class Volume {
       (void)parent, (void)name;
     }
   };
+  // Neither while anything is published. Closing publishes what is left, so who goes before the volume
+  // is closed removes itself.
   void add_observer(Observer* observer);
+  void remove_observer(Observer* observer);
 
   // Reading a group for a base copy, while it changes. base_image() and base_names() report a position
   // P such that every record up to P is reflected by base_read() and base_names() calls from then on;
@@ -266,7 +275,8 @@ class Volume {
   Result<> set_split(GroupId group, bool split);
 
   Journal& journal();
-  // Journal space below is no longer needed by that peer; remembered in the checkpoint.
+  // Journal space below PeerState::confirmed is no longer needed by that peer; remembered in the
+  // checkpoint. Writes wait while a peer that is present lags too far behind what is written.
   void set_peer(const PeerState& peer);
   void remove_peer(NodeId peer);
   std::vector<PeerState> peers();
@@ -282,6 +292,8 @@ class Volume {
   // Makes the store durable up to what was applied, writes the state, releases journal space.
   Result<> checkpoint();
 
+  // What lies below is in the store, durably.
+  Lsn stored_lsn() const;
   VolumeUsage usage();
   // What went wrong and stands, for `status`: empty when healthy.
   std::vector<std::string> problems();

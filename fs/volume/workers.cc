@@ -48,11 +48,11 @@ struct VolumeWorkers::State {
 
   void run_prepare() {
     // Often enough that a segment is ready before the one in use is full.
-    constexpr std::chrono::milliseconds kInterval{20};
-    bool more = false;
-    while (wait(nullptr, more ? std::chrono::milliseconds{0} : kInterval)) {
+    constexpr std::chrono::milliseconds kInterval{20}, kAfterFailure{1000};
+    std::chrono::milliseconds time = kInterval;
+    while (wait(nullptr, time)) {
       auto made = impl.journal_->prepare_segments();
-      more = made && *made;
+      time = !made ? kAfterFailure : *made ? std::chrono::milliseconds{0} : kInterval;
     }
   }
 
