@@ -26,7 +26,7 @@ struct OpenEntry {
   std::uint32_t generation;
   std::uint32_t flags;                // of open(2)
   std::atomic<std::uint32_t> state;   // kOpen* bits
-  std::uint32_t reserved;
+  std::uint32_t epoch;                // lower half of the id of the group's epoch when it was opened; 0: not known
 };
 static_assert(sizeof(OpenEntry) == 32);
 

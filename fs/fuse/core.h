@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "fs/fuse/directories.h"
@@ -61,7 +63,9 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
   Result<> start();
   Front::End wait();
   Result<> drain(std::int64_t patience_ns);
-  // No answer leaves and the volume is not called after this.
+  // No answer leaves after this: what is unanswered is the next daemon's to answer.
+  void answer_no_more();
+  // Nor is the volume called after this.
   void close();
   bool can_resend() const { return can_resend_; }
 
@@ -79,10 +83,14 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
     fuse_req_t request = nullptr;
     int descriptor = -1;
     std::uint32_t slot = 0;
-    // Once, on any thread: runs `reply(request)` so that it reaches the kernel, and marks the request
-    // as answered. If the front has gone, nothing is answered.
+    std::uint64_t unique = 0;
+    std::uint32_t process = 0;  // whose request it is
+    std::atomic<bool> answered{false}, watched{false};
+    // On any thread: runs `reply(request)` so that it reaches the kernel, and marks the request as answered.
+    // Only the first call does so. If the front has gone, nothing is answered.
     template <class Reply>
     void answer(Reply&& reply) {
+      if (answered.exchange(true)) return;
       Entered entered(*core);
       if (!entered) {
         fuse_reply_none(request);
@@ -93,10 +101,13 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
       RequestScope scope(context);
       reply(request);
       core->slots_.release(slot);
+      if (watched.load()) core->unwatch(unique);
       core->one_less_later();
     }
   };
-  std::unique_ptr<Later> detach(fuse_req_t request);
+  std::shared_ptr<Later> detach(fuse_req_t request);
+  // If it is not answered yet: should its process be killed, it is given up.
+  void watch(const std::shared_ptr<Later>& later);
   void interrupt(std::uint64_t unique);
 
   // --- Lifetimes in the kernel's caches -------------------------------------------------------------
@@ -128,12 +139,17 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
   Result<> replay_init();
   Result<> ask_for_resend();
   void start_workers();
+  void forget_what_others_own();
   void serve(Worker& worker);
   void park(std::span<const std::byte> message, RequestContext& context);
   void register_parked(const std::shared_ptr<ParkedRequest>& request);
   void retry(const std::shared_ptr<ParkedRequest>& request);
   void finish_parked(const std::shared_ptr<ParkedRequest>& request, std::uint32_t slot);
+  void was_interrupted(const std::shared_ptr<ParkedRequest>& request);
   void answer_interrupted(const std::shared_ptr<ParkedRequest>& request);
+  void unwatch(std::uint64_t unique);
+  bool give_up_if_dying(const std::shared_ptr<Later>& later);
+  void begin_watching();  // with watch_mutex_ held
   void watch_interrupted();
   void one_less_later();
   std::size_t largest_message() const;
@@ -142,7 +158,8 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
   void forget_pages(ObjectId image, PageRange range) override;
   void forget_attributes(ObjectId object) override;
   void forget_name(ObjectId parent, const std::string& name) override;
-  void each_name(const std::function<void(ObjectId, const std::string&)>& visit) override;
+  void each_directory(
+      const std::function<void(ObjectId, const std::vector<std::string>&)>& visit) override;
 
   Volume& volume_;
   const ConnectionParts parts_;
@@ -175,6 +192,15 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
   std::condition_variable watch_changed_;
   std::thread watcher_;         // guarded by watch_mutex_
   bool watching_ = false;       // guarded by watch_mutex_: there is something to watch
+  struct Watched {
+    std::shared_ptr<Later> later;
+    bool interrupted = false;
+  };
+  std::unordered_map<std::uint64_t, Watched> later_watched_;  // guarded by watch_mutex_
+  // Guarded by watch_mutex_. Of requests that were on a thread when the interrupt was read; most are
+  // answered and never looked for, so the oldest go.
+  std::deque<std::uint64_t> early_interrupts_;
+  static constexpr std::size_t kEarlyInterruptsMax = 1024;
   bool watch_stopped_ = false;  // guarded by watch_mutex_
 };
 

@@ -39,6 +39,7 @@ Result<std::unique_ptr<Front>> Front::start(Volume& volume, const ConnectionPart
 
 Front::End Front::wait() { return impl_->core->wait(); }
 Result<> Front::drain(std::int64_t patience_ns) { return impl_->core->drain(patience_ns); }
+void Front::answer_no_more() { impl_->core->answer_no_more(); }
 
 void Front::invalidate_image(ObjectId image) { impl_->core->invalidator().image(image); }
 void Front::invalidate_name(ObjectId parent, const std::string& name) {
@@ -64,6 +65,7 @@ bool Front::holds_lock(ObjectId image) const {
   return true;
 }
 
+bool Front::kernel_resends() const { return impl_->core->can_resend(); }
 FrontStatistics Front::statistics() const { return impl_->core->statistics(); }
 
 }  // namespace vmfs

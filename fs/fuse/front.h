@@ -72,6 +72,8 @@ class Front {
   // wait() returns kDrained. On kernels that can resend, requests that still wait after `patience_ns`
   // are left to the next daemon; on others, the front goes on serving and this fails with kBusy.
   Result<> drain(std::int64_t patience_ns);
+  // After wait() has returned kDrained: what still waits is not answered any more, whatever comes of it.
+  void answer_no_more();
 
   // --- The kernel's caches. From any thread, also from one that serves a request: the work is done by
   // threads which serve none, each name and image once however often it was asked for.
@@ -96,6 +98,8 @@ class Front {
   // Whether any process holds a lock on this image that marks it as in use for writing: see locks.h.
   bool holds_lock(ObjectId image) const;
 
+  // Whether the kernel sends requests that this daemon has not answered to the next one.
+  bool kernel_resends() const;
   FrontStatistics statistics() const;
 
  private:

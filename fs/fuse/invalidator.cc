@@ -55,22 +55,27 @@ void Invalidator::enqueue(Item item) {
 
 void Invalidator::image(ObjectId image) {
   std::lock_guard lock(mutex_);
-  if (queued_images_.insert(image).second) enqueue({Item::Kind::kImage, image, {}, {}});
+  if (queued_images_.insert(image).second) enqueue({Item::Kind::kImage, image, {}, {}, {}});
+}
+
+void Invalidator::pages(ObjectId image, PageRange range) {
+  std::lock_guard lock(mutex_);
+  enqueue({Item::Kind::kPages, image, {}, {}, range});
 }
 
 void Invalidator::name(ObjectId parent, const std::string& name) {
   std::lock_guard lock(mutex_);
-  if (queued_names_.emplace(parent, name).second) enqueue({Item::Kind::kName, parent, name, {}});
+  if (queued_names_.emplace(parent, name).second) enqueue({Item::Kind::kName, parent, name, {}, {}});
 }
 
 void Invalidator::names() {
   std::lock_guard lock(mutex_);
-  if (!std::exchange(queued_all_names_, true)) enqueue({Item::Kind::kNames, {}, {}, {}});
+  if (!std::exchange(queued_all_names_, true)) enqueue({Item::Kind::kNames, {}, {}, {}, {}});
 }
 
 void Invalidator::then(std::function<void()> done) {
   std::lock_guard lock(mutex_);
-  enqueue({Item::Kind::kDone, {}, {}, std::move(done)});
+  enqueue({Item::Kind::kDone, {}, {}, std::move(done), {}});
 }
 
 void Invalidator::was_parked(const ParkedRequest& request) {
@@ -97,14 +102,14 @@ void Invalidator::was_answered(const ParkedRequest& request) {
   std::lock_guard lock(mutex_);
   if (request.image != 0 && deferred_images_.erase(ObjectId{request.image}) != 0 &&
       queued_images_.insert(ObjectId{request.image}).second) {
-    enqueue({Item::Kind::kImage, ObjectId{request.image}, {}, {}});
+    enqueue({Item::Kind::kImage, ObjectId{request.image}, {}, {}, {}});
   }
   for (std::uint64_t directory : request.directories) {
     if (directory == 0) continue;
     const ObjectId parent{directory};
     for (auto it = deferred_names_.lower_bound({parent, ""});
          it != deferred_names_.end() && it->first == parent; it = deferred_names_.erase(it)) {
-      if (queued_names_.insert(*it).second) enqueue({Item::Kind::kName, parent, it->second, {}});
+      if (queued_names_.insert(*it).second) enqueue({Item::Kind::kName, parent, it->second, {}, {}});
     }
   }
 }
@@ -149,18 +154,21 @@ void Invalidator::process(Item& item, Shift& shift) {
     case Item::Kind::kDone:
       item.done();
       break;
+    case Item::Kind::kPages:
     case Item::Kind::kImage: {
       {
         std::lock_guard lock(mutex_);
         shift.image = item.object;
       }
       // In this order: a request that is parked after the look finds what we are about to do.
-      if (parked_.locks_pages(raw(item.object))) {
+      const bool held = parked_.locks_pages(raw(item.object));
+      if (held) {
         std::lock_guard lock(mutex_);
         deferred_images_.insert(item.object);
       }
-      for (const PageRange& range : parked_.unlocked_pages(raw(item.object)))
-        kernel_.forget_pages(item.object, range);
+      std::vector<PageRange> ranges{item.range};
+      if (held || item.kind == Item::Kind::kImage) ranges = parked_.unlocked_pages(raw(item.object));
+      for (const PageRange& range : ranges) kernel_.forget_pages(item.object, range);
       std::lock_guard lock(mutex_);
       shift.image = ObjectId{};
       break;
@@ -179,10 +187,9 @@ void Invalidator::process(Item& item, Shift& shift) {
       // As items of their own, ahead of the others: what comes after this item still comes after
       // them, also if one of them sticks.
       std::vector<Item> items;
-      items.push_back({Item::Kind::kAttributes, kRootObject, {}, {}});
-      kernel_.each_name([&](ObjectId parent, const std::string& name) {
-        if (items.back().object != parent) items.push_back({Item::Kind::kAttributes, parent, {}, {}});
-        items.push_back({Item::Kind::kEntry, parent, name, {}});
+      kernel_.each_directory([&](ObjectId directory, const std::vector<std::string>& names) {
+        items.push_back({Item::Kind::kAttributes, directory, {}, {}, {}});
+        for (const std::string& name : names) items.push_back({Item::Kind::kEntry, directory, name, {}, {}});
       });
       std::lock_guard lock(mutex_);
       queue_.insert(queue_.begin(), std::make_move_iterator(items.begin()),

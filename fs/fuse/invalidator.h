@@ -31,15 +31,16 @@ class Invalidator {
     virtual void forget_pages(ObjectId image, PageRange range) = 0;
     virtual void forget_attributes(ObjectId object) = 0;
     virtual void forget_name(ObjectId parent, const std::string& name) = 0;
-    // Every name there is, parents first.
-    virtual void each_name(
-        const std::function<void(ObjectId parent, const std::string& name)>& visit) = 0;
+    // Every directory there is, parents first, with the names in it.
+    virtual void each_directory(
+        const std::function<void(ObjectId directory, const std::vector<std::string>& names)>& visit) = 0;
   };
   Invalidator(Kernel& kernel, ParkedTable& parked);
   // Waits for its threads: the connection must be at its end, or no request be parked.
   ~Invalidator();
 
   void image(ObjectId image);
+  void pages(ObjectId image, PageRange range);
   void name(ObjectId parent, const std::string& name);
   void names();
   // After everything asked for before, save what parked requests lock.
@@ -59,6 +60,7 @@ class Invalidator {
   struct Item {
     enum class Kind : std::uint8_t {
       kImage,
+      kPages,
       kName,        // and the attributes of its directory
       kEntry,       // a name alone
       kAttributes,  // of a directory
@@ -68,6 +70,7 @@ class Invalidator {
     ObjectId object{};
     std::string name;
     std::function<void()> done;
+    PageRange range;  // of kPages
   };
   struct Shift;  // one thread's turn at the queue
 

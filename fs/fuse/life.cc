@@ -69,9 +69,20 @@ Result<> Core::start() {
   }
   if (memory_.header().starts.load() > 1) VMFS_TRY(ask_for_resend());
   if (!goes_on) VMFS_TRY(answer_init());
-  std::lock_guard lock(life_mutex_);
-  start_workers();
+  {
+    std::lock_guard lock(life_mutex_);
+    start_workers();
+  }
+  if (goes_on) forget_what_others_own();
   return {};
+}
+
+// The daemon before may have died between giving a token away, or showing what a peer had changed, and
+// telling the kernel.
+void Core::forget_what_others_own() {
+  if (!owned(kNameSpace)) invalidator_->names();
+  for (ObjectId image : opens_.cached())
+    if (!owned(image)) invalidator_->image(image);
 }
 
 Result<> Core::make_session() {
@@ -253,6 +264,12 @@ Result<> Core::drain(std::int64_t patience_ns) {
   return {};
 }
 
+void Core::answer_no_more() {
+  closed_.store(true);
+  for (std::uint32_t entered = entered_.load(); entered != 0; entered = entered_.load())
+    entered_.wait(entered);
+}
+
 void Core::close() {
   {
     std::lock_guard lock(watch_mutex_);
@@ -260,9 +277,11 @@ void Core::close() {
     watch_changed_.notify_all();
   }
   if (watcher_.joinable()) watcher_.join();
-  closed_.store(true);
-  for (std::uint32_t entered = entered_.load(); entered != 0; entered = entered_.load())
-    entered_.wait(entered);
+  answer_no_more();
+  {
+    std::lock_guard lock(watch_mutex_);
+    later_watched_.clear();  // they hold this object
+  }
   // On a connection that goes on, a thread may wait in the kernel for something that only the next
   // daemon's answers release: it is left behind, with all that it may touch, for the process's end.
   if (invalidator_ && !invalidator_->stop() && end_ == Front::End::kDrained)
@@ -298,17 +317,20 @@ void Core::forget_name(ObjectId parent, const std::string& name) {
   }
 }
 
-void Core::each_name(const std::function<void(ObjectId, const std::string&)>& visit) {
+void Core::each_directory(
+    const std::function<void(ObjectId, const std::vector<std::string>&)>& visit) {
   std::vector<ObjectId> directories{kRootObject};
   while (!directories.empty()) {
     const ObjectId directory = directories.back();
     directories.pop_back();
     auto entries = volume_.list(directory);
     if (!entries) continue;  // removed meanwhile
+    std::vector<std::string> names;
     for (const ListedEntry& entry : *entries) {
-      visit(directory, entry.name);
+      names.push_back(entry.name);
       if (entry.type == FileType::kDirectory) directories.push_back(entry.object);
     }
+    visit(directory, names);
   }
 }
 

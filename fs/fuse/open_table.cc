@@ -14,6 +14,24 @@ bool may_write(std::uint32_t flags) { return (flags & O_ACCMODE) != O_RDONLY; }
 
 }  // namespace
 
+std::uint32_t epoch_mark(const std::optional<GroupState>& group) {
+  if (!group || group->history.empty()) return 0;
+  return static_cast<std::uint32_t>(raw(group->history.back().epoch));
+}
+
+bool gave_away_since(const GroupState& group, std::uint32_t mark, NodeId self) {
+  if (mark == 0) return false;
+  const auto& history = group.history;
+  std::size_t at = 0;  // an epoch that is forgotten lies before all
+  for (std::size_t i = 0; i < history.size(); ++i)
+    if (static_cast<std::uint32_t>(raw(history[i].epoch)) == mark) at = i;
+  for (std::size_t i = at; i < history.size(); ++i) {
+    const NodeId next = i + 1 < history.size() ? history[i + 1].node : group.owner;
+    if (history[i].node == self && next != self) return true;
+  }
+  return false;
+}
+
 OpenTable::Handle& OpenTable::place(std::uint32_t index) {
   auto& chunk = chunks_[index / kChunk];
   if (chunk.load(std::memory_order_relaxed) == nullptr) {
@@ -21,6 +39,13 @@ OpenTable::Handle& OpenTable::place(std::uint32_t index) {
     chunk.store(owned_.back().get(), std::memory_order_release);
   }
   return (*chunk.load(std::memory_order_relaxed))[index % kChunk];
+}
+
+void OpenTable::count(Handle& handle) {
+  auto& known = cached_[handle.object];
+  handle.cached = known.lock();
+  if (!handle.cached) known = handle.cached = std::make_shared<std::atomic<std::uint32_t>>(0);
+  if (!handle.direct) handle.cached->fetch_add(1);
 }
 
 void OpenTable::restore(Volume& volume) {
@@ -37,6 +62,9 @@ void OpenTable::restore(Volume& volume) {
     handle.object = object;
     handle.entry = &entry;
     handle.writable = may_write(entry.flags);
+    if (auto group = volume.group(object);
+        handle.writable && group && gave_away_since(*group, entry.epoch, volume.node()))
+      entry.state.fetch_or(kOpenStale);
     handle.direct = (entry.state.load() & kOpenDirect) != 0;
     const bool has_written = (entry.state.load() & (kOpenWrote | kOpenStale)) == kOpenWrote;
     if (auto image = volume.open_image(object, handle.writable, has_written)) {
@@ -46,6 +74,7 @@ void OpenTable::restore(Volume& volume) {
                   "get errors until they open it anew",
                   volume.path_of(object), image.error().message);
     }
+    count(handle);
     by_request_.emplace(entry.opened_by, handle_of(index, entry));
     size_.fetch_add(1, std::memory_order_relaxed);
   }
@@ -58,7 +87,7 @@ std::optional<std::uint64_t> OpenTable::opened_by(std::uint64_t unique) const {
 }
 
 Result<std::uint64_t> OpenTable::add(ObjectRef image, ObjectId object, std::uint32_t flags,
-                                     bool direct, std::uint64_t unique) {
+                                     bool direct, std::uint32_t epoch, std::uint64_t unique) {
   std::lock_guard lock(mutex_);
   std::uint32_t index = 0;
   if (!free_.empty()) {
@@ -76,9 +105,11 @@ Result<std::uint64_t> OpenTable::add(ObjectRef image, ObjectId object, std::uint
   entry.generation += 1;
   entry.opened_by = unique;
   entry.flags = flags;
+  entry.epoch = epoch;
   entry.state.store(direct ? kOpenDirect : 0, std::memory_order_relaxed);
   Handle& handle = place(index);
-  handle = Handle{std::move(image), object, &entry, may_write(flags), direct};
+  handle = Handle{std::move(image), object, &entry, may_write(flags), direct, {}};
+  count(handle);
   entry.object.store(raw(object), std::memory_order_release);
   size_.fetch_add(1, std::memory_order_relaxed);
   return handle_of(index, entry);
@@ -97,13 +128,13 @@ OpenTable::Handle* OpenTable::find(std::uint64_t number) {
   return &handle;
 }
 
-void OpenTable::remove(Volume& volume, std::uint64_t number) {
+std::optional<ObjectId> OpenTable::remove(Volume& volume, std::uint64_t number) {
   Handle closed;
   bool wrote = false;
   {
     std::lock_guard lock(mutex_);
     Handle* handle = find(number);
-    if (handle == nullptr) return;
+    if (handle == nullptr) return std::nullopt;
     wrote = (handle->entry->state.load() & kOpenWrote) != 0;
     closed = std::exchange(*handle, Handle{});
   }
@@ -114,6 +145,24 @@ void OpenTable::remove(Volume& volume, std::uint64_t number) {
   std::lock_guard lock(mutex_);
   free_.push_back(static_cast<std::uint32_t>(number));
   size_.fetch_sub(1, std::memory_order_relaxed);
+  const bool last = !closed.direct && closed.cached->fetch_sub(1) == 1;
+  closed.cached.reset();
+  const bool still_open = !cached_[closed.object].expired();
+  if (!still_open) cached_.erase(closed.object);
+  if (last && still_open) return closed.object;
+  return std::nullopt;
+}
+
+std::vector<ObjectId> OpenTable::cached() {
+  std::vector<ObjectId> images;
+  std::lock_guard lock(mutex_);
+  const std::uint32_t used = memory_.header().opens_used.load();
+  for (std::uint32_t index = 0; index < used; ++index) {
+    const OpenEntry& entry = memory_.opens()[index];
+    const ObjectId object{entry.object.load()};
+    if (raw(object) != 0 && (entry.state.load() & kOpenDirect) == 0) images.push_back(object);
+  }
+  return images;
 }
 
 void OpenTable::expire_writers(ObjectId object) {

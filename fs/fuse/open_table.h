@@ -17,6 +17,13 @@
 
 namespace vmfs {
 
+// The lower half of the group's present epoch's id: enough to find it among the group's own.
+std::uint32_t epoch_mark(const std::optional<GroupState>& group);
+// Whether `self` has given away the right to write since the epoch with that mark (0: not known). The
+// history is durable before the right is another's; a flag in a handle's entry comes after, and a daemon
+// may die in between.
+bool gave_away_since(const GroupState& group, std::uint32_t mark, NodeId self);
+
 class OpenTable {
  public:
   struct Handle {
@@ -25,6 +32,8 @@ class OpenTable {
     OpenEntry* entry = nullptr;
     bool writable = false;
     bool direct = false;
+    // How many handles of the same image, of any process, read it through the page cache.
+    std::shared_ptr<std::atomic<std::uint32_t>> cached;
 
     // Before the first change through this handle, so that a later daemon knows of it.
     void mark_wrote() {
@@ -43,15 +52,19 @@ class OpenTable {
   std::optional<std::uint64_t> opened_by(std::uint64_t unique) const;
 
   // `image` is open in the volume; the table closes it in remove(). kNoSpace (ENFILE): table full.
+  // `epoch`: epoch_mark() of its group, taken before it was opened.
   Result<std::uint64_t> add(ObjectRef image, ObjectId object, std::uint32_t flags, bool direct,
-                            std::uint64_t unique);
+                            std::uint32_t epoch, std::uint64_t unique);
   // Null if there is no such handle (any more). Lock-free. The kernel sends nothing for a handle after
   // its release, so that the result stays valid during a request.
   Handle* find(std::uint64_t handle);
-  // Nothing to do if it is not there.
-  void remove(Volume& volume, std::uint64_t handle);
+  // Nothing to do if it is not there. Returns the image that was open through the page cache for the last
+  // time, if there was one.
+  std::optional<ObjectId> remove(Volume& volume, std::uint64_t handle);
   // Handles that may write to the image are not to change it any more.
   void expire_writers(ObjectId object);
+  // Images that are open through the page cache, some maybe twice.
+  std::vector<ObjectId> cached();
   std::uint64_t size() const { return size_.load(std::memory_order_relaxed); }
 
  private:
@@ -62,12 +75,15 @@ class OpenTable {
     return std::uint64_t{entry.generation} << 32 | index;
   }
   Handle& place(std::uint32_t index);  // with mutex_ held
+  void count(Handle& handle);          // likewise
 
   ConnectionMemory& memory_;
   std::mutex mutex_;
   std::array<std::atomic<Chunk*>, ConnectionMemory::kOpenMax / kChunk> chunks_{};
   std::vector<std::unique_ptr<Chunk>> owned_;
   std::vector<std::uint32_t> free_;
+  // Of images that are open.
+  std::unordered_map<ObjectId, std::weak_ptr<std::atomic<std::uint32_t>>> cached_;  // guarded by mutex_
   std::unordered_map<std::uint64_t, std::uint64_t> by_request_;  // constant after restore()
   std::atomic<std::uint64_t> size_{0};
 };

@@ -1,8 +1,10 @@
 // Attributes, the volume's space, and what is agreed with the kernel at INIT.
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <ctime>
+#include <limits>
 
 #include "fs/fuse/operations.h"
 
@@ -12,8 +14,11 @@ namespace {
 constexpr unsigned kBackgroundMax = 256;  // requests; direct I/O of one file counts as background
 constexpr unsigned kCongestionAt = 192;
 
+// Times are kept as nanoseconds since 1970: from 1677 to 2262. What lies beyond becomes the nearest.
 std::int64_t nanoseconds_of(const timespec& time) {
-  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+  constexpr std::int64_t kSecond = 1'000'000'000;
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max() / kSecond - 1;
+  return std::clamp<std::int64_t>(time.tv_sec, -kMost, kMost) * kSecond + time.tv_nsec;
 }
 
 void answer_attributes(Core& core, fuse_req_t request, const Attributes& attributes) {

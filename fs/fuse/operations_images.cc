@@ -1,8 +1,10 @@
 // Operations on open images: the hot path.
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sys/stat.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "fs/base/log.h"
 #include "fs/fuse/operations.h"
@@ -23,8 +25,9 @@ Result<fuse_open_out> open_handle(Core& core, ObjectId object, std::uint32_t fla
     }
   }
   const bool writable = (flags & O_ACCMODE) != O_RDONLY;
+  const std::uint32_t epoch = writable ? epoch_mark(core.volume().group(object)) : 0;
   VMFS_ASSIGN(ObjectRef image, core.volume().open_image(object, writable));
-  auto handle = core.opens().add(image, object, flags, direct, current.unique);
+  auto handle = core.opens().add(image, object, flags, direct, epoch, current.unique);
   if (!handle) {
     core.volume().close_image(image, writable, false);
     return pass(handle.error());
@@ -69,7 +72,9 @@ void open(fuse_req_t request, fuse_ino_t object, fuse_file_info* info) noexcept 
 
 void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) noexcept {
   Core& core = core_of(request);
-  core.opens().remove(core.volume(), info->fh);
+  // What a direct write that is still under way competed with has been read by now; who writes from here on
+  // finds nobody that reads through the page cache.
+  if (auto image = core.opens().remove(core.volume(), info->fh)) core.invalidator().image(*image);
   fuse_reply_err(request, 0);
 }
 
@@ -94,16 +99,40 @@ void read(fuse_req_t request, fuse_ino_t object, std::size_t size, off_t offset,
 // Calls flush of the volume and answers when it is done: with `reply` if it went well.
 template <class Flush, class Reply>
 void flush_and_answer(Core& core, fuse_req_t request, Flush&& flush, Reply reply) {
-  Core::Later* later = core.detach(request).release();
+  std::shared_ptr<Core::Later> later = core.detach(request);
   flush([later, reply](Result<> done) {
-    std::unique_ptr<Core::Later> owned(later);
-    owned->answer([&](fuse_req_t waiting) {
+    later->answer([&](fuse_req_t waiting) {
       if (done)
         reply(waiting);
       else
         answer_error(waiting, done.error());
     });
   });
+  core.watch(later);
+}
+
+// A write past the page cache by somebody who may not keep the set-id bits: the kernel, which takes them
+// away before every other write, leaves it to us. A change of its own, not the request's: a repeat of the
+// request must not be answered from it.
+Result<> drop_set_id(Core& core, Object& image, ObjectId object) {
+  const std::uint32_t permissions = core.volume().permissions(image);
+  std::uint32_t kept = permissions & ~std::uint32_t{S_ISUID};
+  if ((permissions & S_IXGRP) != 0) kept &= ~std::uint32_t{S_ISGID};
+  if (kept == permissions) [[likely]] return {};
+  AttributesToSet change;
+  change.set.permissions = kept;
+  auto done = core.volume().set_attributes({}, object, change);
+  if (!done) return pass(std::move(done.error()));
+  core.invalidator().image(object);
+  return {};
+}
+
+bool may_not_keep_set_id() {
+  const std::span<const std::byte> message = current_request()->message;
+  fuse_write_in body{};
+  if (message.size() < sizeof(fuse_in_header) + sizeof body) return false;
+  std::memcpy(&body, message.data() + sizeof(fuse_in_header), sizeof body);
+  return (body.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
 }
 
 void write(fuse_req_t request, fuse_ino_t object, const char* bytes, std::size_t size, off_t offset,
@@ -113,15 +142,38 @@ void write(fuse_req_t request, fuse_ino_t object, const char* bytes, std::size_t
   if (handle == nullptr) return;
   const Caller caller = caller_of(core, request);
   const ByteView payload{reinterpret_cast<const std::byte*>(bytes), size};
-  auto written =
-      core.volume().write(*handle->image, caller, static_cast<std::uint64_t>(offset), payload);
+  if (may_not_keep_set_id()) {
+    if (auto dropped = drop_set_id(core, *handle->image, ObjectId{object}); !dropped)
+      return answer_error(core, request, dropped.error(), ObjectId{object});
+  }
+  // The kernel reckons the end of the image from what it knew when this node did not own it yet. (It
+  // lets one append in at a time. Pages have their place already, and only come from an owner.)
+  const bool append = handle->direct && (info->flags & O_APPEND) != 0 && !info->writepage;
+  auto written = core.volume().write(*handle->image, caller, static_cast<std::uint64_t>(offset),
+                                     payload, append ? Placed::kAtEnd : Placed::kAtOffset);
   if (!written) return answer_error(core, request, written.error(), ObjectId{object});
+  // The kernel dropped the cached pages before it sent this; whoever reads through the page cache may have
+  // brought them back since, as they were before the write.
+  const bool shared = handle->direct && !info->writepage && handle->cached->load() != 0;
+  if (shared) [[unlikely]] {
+    if (append)
+      core.invalidator().image(ObjectId{object});
+    else
+      core.invalidator().pages(ObjectId{object}, {static_cast<std::uint64_t>(offset), size});
+  }
   // O_SYNC contains O_DSYNC. What the page cache writes back later was never promised.
   if ((info->flags & O_DSYNC) != 0 && !info->writepage) {
     return flush_and_answer(
         core, request,
         [&](auto done) { core.volume().flush(*handle->image, caller, std::move(done)); },
         [size](fuse_req_t waiting) { fuse_reply_write(waiting, size); });
+  }
+  if (shared) [[unlikely]] {
+    // Not before they are gone: the next reader would see the old ones after the write has returned.
+    core.invalidator().then([later = core.detach(request), size] {
+      later->answer([size](fuse_req_t waiting) { fuse_reply_write(waiting, size); });
+    });
+    return;
   }
   fuse_reply_write(request, size);
 }

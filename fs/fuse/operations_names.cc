@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "fs/fuse/operations.h"
+#include "fs/store/store.h"
 
 namespace vmfs {
 namespace {
@@ -20,12 +21,17 @@ Caller maker_of(Core& core, fuse_req_t request, ObjectId parent, bool& inherits)
   return caller;
 }
 
+// .snapshots and what is in it come to be without a change of the name space.
+bool may_appear(ObjectId parent, std::string_view name) {
+  return parent == kSnapshotsDirectory || (parent == kRootObject && name == kSnapshotsName);
+}
+
 void lookup(fuse_req_t request, fuse_ino_t parent, const char* name) noexcept {
   Core& core = core_of(request);
   auto found = core.volume().lookup(ObjectId{parent}, name);
   if (found) return answer_entry(core, request, *found);
   if (found.error().kind == ErrorKind::kNotFound && error_number(found.error()) == ENOENT) {
-    if (const double seconds = core.name_seconds(); seconds > 0) {
+    if (const double seconds = core.name_seconds(); seconds > 0 && !may_appear(ObjectId{parent}, name)) {
       fuse_entry_param nothing{};
       nothing.entry_timeout = seconds;
       fuse_reply_entry(request, &nothing);

@@ -42,8 +42,9 @@ void describe_locks(ParkedRequest& request, bool direct) {
       request.directories[1] = body_of<fuse_rename2_in>(request.message).newdir;
       break;
     case FUSE_WRITE:
-      if (!direct) {
-        const auto write = body_of<fuse_write_in>(request.message);
+      // Pages that were written through a mapping come from the cache whatever the handle says.
+      if (const auto write = body_of<fuse_write_in>(request.message);
+          !direct || (write.write_flags & FUSE_WRITE_CACHE) != 0) {
         request.image = header.nodeid;
         request.offset = write.offset;
         request.length = write.size;

@@ -24,6 +24,7 @@ struct RequestContext {
   std::uint64_t unique = 0;  // without the resend bit
   bool resent = false;
   std::span<std::byte> scratch;  // for building an answer; as large as the largest read
+  std::span<const std::byte> message;  // as the kernel sent it, for what the library does not pass on
 
   // Set by the handler:
   bool detached = false;  // the answer comes later, from whoever took the slot over

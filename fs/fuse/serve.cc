@@ -4,9 +4,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <csignal>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 
 #include "fs/base/check.h"
@@ -43,21 +40,6 @@ class Pages {
   std::byte* start_ = nullptr;
   std::size_t size_;
 };
-
-// Whether the thread that made the request is being killed: then nobody wants the answer. (The kernel
-// tells only that there was a signal, and a write must not fail because of one that is handled.)
-bool is_dying(std::uint32_t process) {
-  std::FILE* file = std::fopen(fmt::format("/proc/{}/status", process).c_str(), "re");
-  if (file == nullptr) return true;
-  char line[256];
-  std::uint64_t pending = 0;
-  while (std::fgets(line, sizeof line, file) != nullptr) {
-    if (std::strncmp(line, "SigPnd:", 7) == 0 || std::strncmp(line, "ShdPnd:", 7) == 0)
-      pending |= std::strtoull(line + 7, nullptr, 16);
-  }
-  std::fclose(file);
-  return (pending & (1ull << (SIGKILL - 1))) != 0;
-}
 
 }  // namespace
 
@@ -143,6 +125,7 @@ void Core::handle(std::span<std::byte> message, RequestContext& context) {
   context.resent = (header.unique & kUniqueResend) != 0;
   context.detached = false;
   context.parked_on = {};
+  context.message = message;
   slots_.note(context.slot, context.unique);
   if (context.resent) [[unlikely]]
     slots_.release(slots_.claim_left(context.unique));
@@ -160,9 +143,13 @@ void Core::handle(std::span<std::byte> message, RequestContext& context) {
     slots_.answered(context.slot);
 }
 
-std::unique_ptr<Core::Later> Core::detach(fuse_req_t request) {
+std::shared_ptr<Core::Later> Core::detach(fuse_req_t request) {
   RequestContext& context = *current_request();
-  auto later = std::make_unique<Later>();
+  auto later = std::make_shared<Later>();
+  fuse_in_header header;
+  std::memcpy(&header, context.message.data(), sizeof header);
+  later->unique = context.unique;
+  later->process = header.pid;
   later->core = shared_from_this();
   later->request = request;
   later->descriptor = context.descriptor;
@@ -192,6 +179,7 @@ void Core::park(std::span<const std::byte> message, RequestContext& context) {
   request->message.assign(message.begin(), message.end());
   request->context = context;
   request->context.scratch = {};
+  request->context.message = request->message;
   context.slot = slots_.acquire();  // the request keeps the one it has
   later_.fetch_add(1);
 
@@ -207,7 +195,13 @@ void Core::park(std::span<const std::byte> message, RequestContext& context) {
   describe_locks(*request, direct);
   parked_.add(request);
   invalidator_->was_parked(*request);
+  bool interrupted = false;
+  {
+    std::lock_guard lock(watch_mutex_);
+    interrupted = std::erase(early_interrupts_, request->context.unique) != 0;
+  }
   register_parked(request);
+  if (interrupted) was_interrupted(request);
 }
 
 void Core::register_parked(const std::shared_ptr<ParkedRequest>& request) {
@@ -248,53 +242,6 @@ void Core::finish_parked(const std::shared_ptr<ParkedRequest>& request, std::uin
   parked_.remove(*request);
   invalidator_->was_answered(*request);
   one_less_later();
-}
-
-// --- Interrupts ------------------------------------------------------------------------------------
-
-void Core::interrupt(std::uint64_t unique) {
-  auto request = parked_.find(unique);
-  if (!request) return;  // whatever is not parked is answered soon enough
-  request->interrupted.store(true);
-  answer_interrupted(request);
-  if (request->state.load() == ParkedRequest::State::kAnswered) return;
-  // The kernel tells of the first signal only; a later one may be the one that kills.
-  std::lock_guard lock(watch_mutex_);
-  watching_ = true;
-  if (!watcher_.joinable()) watcher_ = std::thread([this] { watch_interrupted(); });
-  watch_changed_.notify_all();
-}
-
-void Core::answer_interrupted(const std::shared_ptr<ParkedRequest>& request) {
-  fuse_in_header header;
-  std::memcpy(&header, request->message.data(), sizeof header);
-  if (!is_dying(header.pid)) return;
-  auto expected = ParkedRequest::State::kWaiting;
-  if (!request->state.compare_exchange_strong(expected, ParkedRequest::State::kAnswered)) return;
-  fuse_out_header answer{};
-  answer.len = sizeof answer;
-  answer.error = -EINTR;
-  answer.unique = header.unique;
-  if (::write(request->context.descriptor, &answer, sizeof answer) < 0 && errno != ENOENT)
-    log_warning("cannot answer an interrupted request: {}", strerror(errno));
-  finish_parked(request, request->context.slot);
-}
-
-void Core::watch_interrupted() {
-  std::unique_lock lock(watch_mutex_);
-  while (!watch_stopped_) {
-    if (!watching_) {
-      watch_changed_.wait(lock);
-      continue;
-    }
-    watch_changed_.wait_for(lock, std::chrono::milliseconds(500));
-    if (watch_stopped_) break;
-    lock.unlock();
-    const auto requests = parked_.interrupted();
-    for (const auto& request : requests) answer_interrupted(request);
-    lock.lock();
-    if (requests.empty()) watching_ = false;
-  }
 }
 
 }  // namespace vmfs

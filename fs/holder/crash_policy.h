@@ -8,7 +8,8 @@ namespace vmfs {
 
 struct DaemonEnd {
   bool was_ready = false;      // it had reported ready
-  bool killed = false;         // SIGKILL: by a person, or by a kernel that ran out of memory
+  bool killed = false;         // by SIGKILL
+  bool out_of_memory = false;  // and the kernel has killed somebody for want of memory meanwhile
 };
 
 class CrashPolicy {
@@ -17,26 +18,32 @@ class CrashPolicy {
   static constexpr std::int64_t kWindow_ns = 60'000'000'000;      // within this time
   static constexpr std::int64_t kFirstDelay_ns = 100'000'000;     // before the third start, doubling
   static constexpr std::int64_t kLongestDelay_ns = 2'000'000'000;
+  // Nobody kills by hand so often: something on this machine does, and guests get nothing done meanwhile.
+  static constexpr unsigned kKillsMax = 100;
 
   struct Decision {
     bool give_up = false;
     std::int64_t delay_ns = 0;
+    unsigned ends = 0;  // of this kind, within the window
   };
-  // One that was killed once it worked says nothing about the program or the store, however little it was
-  // asked to do meanwhile: it is started again at once and not counted. All others are.
+  // One that was killed by somebody once it worked says nothing about the program or the store: it is
+  // started again at once, and only an unreasonable number counts. All others are crashes; one that is
+  // killed for want of memory would be again.
   Decision ended(const DaemonEnd& end, std::int64_t now_ns) {
-    if (end.killed && end.was_ready) return {};
-    while (!crashes_.empty() && crashes_.front() <= now_ns - kWindow_ns) crashes_.pop_front();
-    crashes_.push_back(now_ns);
-    if (crashes_.size() >= kCrashesMax) return {true, 0};
-    if (crashes_.size() < 2) return {};
-    std::int64_t delay = kFirstDelay_ns << (crashes_.size() - 2);
-    return {false, delay < kLongestDelay_ns ? delay : kLongestDelay_ns};
+    const bool by_hand = end.killed && end.was_ready && !end.out_of_memory;
+    std::deque<std::int64_t>& ends = by_hand ? kills_ : crashes_;
+    while (!ends.empty() && ends.front() <= now_ns - kWindow_ns) ends.pop_front();
+    ends.push_back(now_ns);
+    const auto count = static_cast<unsigned>(ends.size());
+    if (by_hand) return {count >= kKillsMax, 0, count};
+    if (count >= kCrashesMax) return {true, 0, count};
+    if (count < 2) return {false, 0, count};
+    std::int64_t delay = kFirstDelay_ns << (count - 2);
+    return {false, delay < kLongestDelay_ns ? delay : kLongestDelay_ns, count};
   }
-  unsigned counted() const { return static_cast<unsigned>(crashes_.size()); }
 
  private:
-  std::deque<std::int64_t> crashes_;  // when
+  std::deque<std::int64_t> crashes_, kills_;  // when
 };
 
 }  // namespace vmfs

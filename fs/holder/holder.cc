@@ -1,9 +1,11 @@
 #include "fs/holder/holder.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -75,6 +77,16 @@ void leave_terminal(const HolderOptions& options) {
   }
   ::dup2(log, STDERR_FILENO);
   ::close(log);
+  set_log_file(options.log_path, 0, /*follows=*/true);
+}
+
+// Each image that is open, by however many users, takes a descriptor of the daemon's.
+void allow_many_files() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  if (::setrlimit(RLIMIT_NOFILE, &files) != 0)
+    log_info("the limit of open files stays as it is: {}", strerror(errno));
 }
 
 }  // namespace
@@ -83,6 +95,7 @@ Result<> run_holder(const HolderOptions& original) {
   HolderOptions options = original;
   // Said before anything is forked: the directory of the caller is still the current one.
   VMFS_ASSIGN(options.mountpoint, check_mountpoint(original.mountpoint));
+  allow_many_files();
   if (options.foreground) {
     Supervisor supervisor(options, system_clock(), [] {});
     return supervisor.run();
@@ -104,6 +117,10 @@ Result<> run_holder(const HolderOptions& original) {
     leave_terminal(options);
     int result_pipe = -1;
     if (auto moved = move_up(pipe[1])) result_pipe = *moved;
+    // What the caller has open is none of ours: a lock file, say, would stay locked as long as the mount.
+    const auto kept = static_cast<unsigned>(std::max(result_pipe, STDERR_FILENO));
+    if (kept > STDERR_FILENO + 1) ::close_range(STDERR_FILENO + 1, kept - 1, 0);
+    ::close_range(kept + 1, ~0u, 0);
     bool reported = false;
     const auto tell = [&](const Result<>& result) {
       if (std::exchange(reported, true)) return;

@@ -72,9 +72,8 @@ const char* to_string(HolderStatus::State state);
 Result<HolderStatus> read_holder_status(const std::string& status_path);
 bool holder_alive(const HolderStatus& status);
 
-// Unmounts a vmfs mount point (lazy: detaches at once, ends when the last user has gone) and, if the
-// status names a living holder, waits until it and its daemon have ended, so that the store is clean
-// and free. Fails with kBusy when somebody uses it.
+// Unmounts a vmfs mount point and, if the status names a living holder, waits until it and its daemon
+// have ended, so that the store is clean and free. Lazy: detaches it at once and waits for nothing. Fails with kBusy when somebody uses it.
 Result<> unmount_and_wait(const std::string& mountpoint, const std::optional<HolderStatus>& status,
                           bool lazy, std::int64_t timeout_ns);
 
@@ -89,6 +88,7 @@ std::vector<MountEntry> vmfs_mounts();
 // Exit statuses of the daemon that mean something to the holder. Any other end is a crash.
 inline constexpr int kDaemonUnmounted = 0;     // the volume was unmounted and closed
 inline constexpr int kDaemonRestart = 75;      // it drained and asks to be started again
+inline constexpr int kDaemonJournalDied = 74;  // counts as a crash; the next one opens the journal anew
 inline constexpr int kDaemonStartFailed = 76;  // it reported why through DaemonLink::report_error
 
 }  // namespace vmfs

@@ -216,7 +216,7 @@ Result<> unmount_and_wait(const std::string& mountpoint, const std::optional<Hol
     return fail(ErrorKind::kIo, number,
                 fmt::format("cannot unmount {}: {}", mountpoint, strerror(number)));
   }
-  if (!holder) return {};
+  if (!holder || lazy) return {};
   const int process = static_cast<int>(::syscall(SYS_pidfd_open, status->holder_pid, 0));
   if (process < 0) return {};  // it has ended meanwhile
   pollfd waiting{process, POLLIN, 0};

@@ -16,6 +16,10 @@
 
 namespace vmfs {
 
+namespace {
+constexpr std::size_t kWholeBlock = 4096;
+}
+
 const char* to_string(HolderStatus::State state) {
   switch (state) {
     case HolderStatus::State::kStarting:
@@ -52,18 +56,28 @@ Result<> write_holder_status(const std::string& path, const HolderStatus& status
   std::string reason = status.reason;
   for (char& c : reason)
     if (c == '\n') c = ' ';
-  const std::string text = fmt::format(
+  std::string text = fmt::format(
       "state {}\nholder {}\nholder-started {}\ndaemon {}\nstarts {}\ncrashes {}\nsince {}\n"
       "mountpoint {}\nvolume {}\nreason {}\n",
       to_string(status.state), status.holder_pid, status.holder_started, status.daemon_pid,
       status.starts, status.crashes, status.since_wall_ns, status.mountpoint, status.volume_name,
       reason);
+  if (text.size() < kWholeBlock) text.resize(kWholeBlock, '\n');
   const std::string beside = path + ".new";
   const int descriptor = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   bool good = descriptor >= 0 &&
               ::write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size());
   if (descriptor >= 0) ::close(descriptor);
   good = good && ::rename(beside.c_str(), path.c_str()) == 0;
+  if (!good && errno == ENOSPC) {
+    // On a full disk what is there has its block already: every version of it is as long.
+    ::unlink(beside.c_str());
+    const int there = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    good = there >= 0 &&
+           ::pwrite(there, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) &&
+           ::ftruncate(there, static_cast<off_t>(text.size())) == 0;
+    if (there >= 0) ::close(there);
+  }
   if (!good) {
     const int number = errno;
     return fail(ErrorKind::kIo, number, fmt::format("cannot write {}: {}", path, strerror(number)));

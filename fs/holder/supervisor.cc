@@ -7,12 +7,15 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 #include "fs/base/log.h"
 #include "fs/fuse/kernel.h"
@@ -26,8 +29,16 @@
 namespace vmfs {
 namespace {
 
+constexpr std::int64_t kStartAgain_ns = 500'000'000;  // after not even a process could be made
 // The child that unmounts says so with its exit status.
 constexpr int kUnmounted = 0, kDetached = 1, kUnmountFailed = 2;
+
+// Which file it is; zeros if there is none.
+std::pair<std::uint64_t, std::uint64_t> program_id(const std::string& path) {
+  struct stat named {};
+  if (::stat(path.c_str(), &named) != 0) return {};
+  return {named.st_dev, named.st_ino};
+}
 
 void protect_process() {
   // Both are inherited by the daemons. Not being allowed to is no reason to fail.
@@ -38,6 +49,16 @@ void protect_process() {
   }
   if (::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0)
     log_debug("cannot become an I/O flusher: {}", strerror(errno));
+}
+
+// How many processes the kernel has killed for want of memory since the machine's start.
+std::uint64_t memory_kills() {
+  std::ifstream file("/proc/vmstat");
+  std::string name;
+  std::uint64_t value = 0;
+  while (file >> name >> value)
+    if (name == "oom_kill") return value;
+  return 0;
 }
 
 }  // namespace
@@ -116,20 +137,34 @@ Result<> Supervisor::start_daemon() {
   VMFS_ASSIGN(control_, move_up(ends[0]));
   VMFS_ASSIGN(const int theirs, move_up(ends[1]));
   memory_->header().starts.fetch_add(1);
+  memory_kills_ = memory_kills();
   ++status_.starts;
   ready_ = false;
   said_.clear();
   start_at_ns_.reset();
+  if (!own_program_) started_program_ = program_id(options_.executable);
   daemon_ = ::fork();
   if (daemon_ == 0) become_daemon(theirs);
   const int number = errno;
   ::close(theirs);
   if (daemon_ < 0) {
     daemon_ = 0;
+    ::close(std::exchange(control_, -1));
     return fail(ErrorKind::kIo, number, fmt::format("cannot start the daemon: {}", strerror(number)));
   }
   set_state(ever_ready_ ? HolderStatus::State::kRestarting : HolderStatus::State::kStarting);
   return {};
+}
+
+void Supervisor::start_daemon_again() {
+  auto started = start_daemon();
+  if (started) return;
+  // For want of processes or memory, which may be there in a moment: the clients wait.
+  log_error("volume {} on {}: {}; it is tried again", options_.volume_name, mounted_.mountpoint,
+            started.error().message);
+  status_.reason = started.error().message;
+  start_at_ns_ = clock_.monotonic_ns() + kStartAgain_ns;
+  set_state(HolderStatus::State::kRestarting);
 }
 
 void Supervisor::become_daemon(int control) {
@@ -149,7 +184,8 @@ void Supervisor::become_daemon(int control) {
     for (const std::string& argument : options_.daemon_arguments)
       arguments.push_back(const_cast<char*>(argument.c_str()));
     arguments.push_back(nullptr);
-    if (!options_.executable.empty()) ::execv(options_.executable.c_str(), arguments.data());
+    if (!options_.executable.empty() && !own_program_)
+      ::execv(options_.executable.c_str(), arguments.data());
     // In the middle of an upgrade there may be no such file: then the program that the holder runs.
     arguments[0] = const_cast<char*>("vmfs");
     ::execv("/proc/self/exe", arguments.data());
@@ -171,6 +207,7 @@ void Supervisor::hear_daemon() {
   if (message[0] == kSaysError) said_.assign(message + 1, static_cast<std::size_t>(got) - 1);
   if (message[0] != kSaysReady) return;
   ready_ = true;
+  if (!own_program_) good_program_ = started_program_;
   set_state(HolderStatus::State::kRunning);
   if (std::exchange(ever_ready_, true)) {
     log_notice("volume {} on {}: daemon {} serves (start {})", options_.volume_name,
@@ -201,7 +238,8 @@ Result<bool> Supervisor::daemon_ended(int wait_status) {
   if (exited && WEXITSTATUS(wait_status) == kDaemonUnmounted) return true;
   if (exited && WEXITSTATUS(wait_status) == kDaemonRestart && ready_) {
     log_notice("volume {}: the daemon has drained and is started again", options_.volume_name);
-    VMFS_TRY(start_daemon());
+    own_program_ = false;  // there may be a better one by now
+    start_daemon_again();
     return false;
   }
   std::string how = exited ? fmt::format("daemon {} ended with status {}", process,
@@ -210,7 +248,19 @@ Result<bool> Supervisor::daemon_ended(int wait_status) {
                                          WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)));
   if (!said_.empty()) how = ever_ready_ ? how + ": " + said_ : said_;
   if (!ever_ready_) return fail(ErrorKind::kRefused, EIO, how);
-  return crashed(how, WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL);
+  const bool killed = WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL;
+  if (!ready_ && !killed && !own_program_ && started_program_ != good_program_) {
+    // An upgrade that cannot go on with this mount must not end it.
+    own_program_ = true;
+    log_error("volume {} on {}: {}. {} cannot go on serving this mount: the program that it was mounted with "
+              "does; the new one serves after: vmfs umount {} && vmfs mount {} {}",
+              options_.volume_name, mounted_.mountpoint, how, options_.executable, mounted_.mountpoint,
+              options_.source, mounted_.mountpoint);
+    status_.reason = how;
+    start_daemon_again();
+    return false;
+  }
+  return crashed(how, killed);
 }
 
 Result<bool> Supervisor::crashed(const std::string& how, bool killed) {
@@ -221,17 +271,22 @@ Result<bool> Supervisor::crashed(const std::string& how, bool killed) {
     return pass(give_up(how + "; this kernel does not send unanswered requests again (Linux 6.9 and "
                               "later do), so its clients got an error"));
   }
-  const CrashPolicy::Decision decision = policy_.ended({ready_, killed}, clock_.monotonic_ns());
+  const bool out_of_memory = killed && memory_kills() > memory_kills_;
+  if (out_of_memory)
+    status_.reason += "; the kernel has killed for want of memory (see dmesg): give the machine more, or lower "
+                      "`memory` in vmfs.toml";
+  const CrashPolicy::Decision decision =
+      policy_.ended({ready_, killed, out_of_memory}, clock_.monotonic_ns());
   if (decision.give_up) {
-    return pass(give_up(fmt::format("{} crashes within {} s, the last: {}", policy_.counted(),
-                                    CrashPolicy::kWindow_ns / 1'000'000'000, how)));
+    return pass(give_up(fmt::format("{} ends within {} s, the last: {}", decision.ends,
+                                    CrashPolicy::kWindow_ns / 1'000'000'000, status_.reason)));
   }
   if (decision.delay_ns > 0) {
     start_at_ns_ = clock_.monotonic_ns() + decision.delay_ns;
     set_state(HolderStatus::State::kRestarting);
     return false;
   }
-  VMFS_TRY(start_daemon());
+  start_daemon_again();
   return false;
 }
 
@@ -282,6 +337,7 @@ Result<> Supervisor::run() {
       ::waitpid(daemon_, nullptr, 0);
       daemon_ = 0;
     }
+    if (ever_ready_ && status_.state != HolderStatus::State::kGaveUp) error = give_up(error.message);
     abort_connection(mounted_);
     detach_mount(mounted_.mountpoint);
     if (!ever_ready_ && !options_.status_path.empty()) ::unlink(options_.status_path.c_str());
@@ -316,7 +372,7 @@ Result<> Supervisor::run() {
       }
     }
     if (start_at_ns_ && clock_.monotonic_ns() >= *start_at_ns_)
-      if (auto started = start_daemon(); !started) return leave(started.error());
+      start_daemon_again();
   }
 }
 

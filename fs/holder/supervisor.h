@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "fs/fuse/connection_memory.h"
 #include "fs/holder/crash_policy.h"
@@ -24,6 +25,7 @@ class Supervisor {
  private:
   Result<> prepare();
   Result<> start_daemon();
+  void start_daemon_again();  // of a mount that has users: now, or as soon as it can be
   [[noreturn]] void become_daemon(int control);
   void set_state(HolderStatus::State state);
   void hear_daemon();
@@ -42,10 +44,14 @@ class Supervisor {
   int signals_ = -1;
   int control_ = -1;  // to the daemon that runs now
   int daemon_ = 0;
+  std::uint64_t memory_kills_ = 0;  // of the kernel, on this machine, when that daemon was started
   int unmounter_ = 0;
   bool ready_ = false;       // the daemon that runs now
   bool ever_ready_ = false;
   bool unmounting_ = false;
+  bool own_program_ = false;  // the daemon is the holder's own program: the executable cannot go on
+  // Which files were the executable when it was started last, and when it came to serve last.
+  std::pair<std::uint64_t, std::uint64_t> started_program_, good_program_;
   std::string said_;         // its error
   std::optional<std::int64_t> start_at_ns_;  // monotonic
   CrashPolicy policy_;
