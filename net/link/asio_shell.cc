@@ -44,7 +44,7 @@ AsioShell::AsioShell(std::shared_ptr<State> state) : state_(std::move(state)) {}
 AsioShell::~AsioShell() {
   stop();
   // Connections may outlive this in their links; nothing of Asio's may.
-  for (Connection* connection : state_->connections) connection->detach();
+  for (TcpConnection* connection : state_->connections) connection->detach();
   state_->timer.reset();
   std::unique_ptr<asio::io_context> io = std::move(state_->io);
 }

@@ -34,7 +34,7 @@ void set_option(int socket, int level, int name, int value) {
 
 }  // namespace
 
-Connection::Connection(std::shared_ptr<AsioShell::State> shell, asio::ip::tcp::socket socket,
+TcpConnection::TcpConnection(std::shared_ptr<AsioShell::State> shell, asio::ip::tcp::socket socket,
                        LinkRole role, LinkEvents& events, Done done)
     : shell_(std::move(shell)), role_(role), events_(&events), done_(std::move(done)) {
   socket_.emplace(std::move(socket));
@@ -53,9 +53,9 @@ Connection::Connection(std::shared_ptr<AsioShell::State> shell, asio::ip::tcp::s
   shell_->connections.insert(this);
 }
 
-Connection::~Connection() { shell_->connections.erase(this); }
+TcpConnection::~TcpConnection() { shell_->connections.erase(this); }
 
-void Connection::detach() {
+void TcpConnection::detach() {
   phase_ = Phase::kClosed;
   events_ = nullptr;
   done_ = nullptr;
@@ -65,7 +65,7 @@ void Connection::detach() {
 
 // --- Sending ------------------------------------------------------------------------------------
 
-void Connection::send(Bytes frame) {
+void TcpConnection::send(Bytes frame) {
   if (phase_ != Phase::kOpen) return;
   Outgoing out;
   const FrameHeader header = make_frame_header(frame, /*hash_body=*/!tls_);
@@ -91,16 +91,16 @@ void Connection::send(Bytes frame) {
   if (unsent_bytes() > 0) writable_owed_ = true;
 }
 
-std::size_t Connection::unsent_bytes() const {
+std::size_t TcpConnection::unsent_bytes() const {
   return queued_bytes_ + (tls_ ? tls_->output().size() : 0);
 }
 
-void Connection::flush() {
+void TcpConnection::flush() {
   if (!socket_) return;
   if (!(tls_ && phase_ != Phase::kHello ? flush_cipher() : flush_clear())) return;
 }
 
-bool Connection::flush_clear() {
+bool TcpConnection::flush_clear() {
   while (!queue_.empty()) {
     std::array<iovec, kPiecesMax> pieces;
     std::size_t count = 0, total = 0, skip = front_done_;
@@ -126,7 +126,7 @@ bool Connection::flush_clear() {
   return true;
 }
 
-bool Connection::flush_cipher() {
+bool TcpConnection::flush_cipher() {
   for (;;) {
     encrypt_some();
     const ByteView output = tls_->output();
@@ -142,7 +142,7 @@ bool Connection::flush_cipher() {
   }
 }
 
-void Connection::encrypt_some() {
+void TcpConnection::encrypt_some() {
   // Handshake messages follow the handshake; before its end there is nothing to encrypt with.
   if (phase_ == Phase::kTls) return;
   if (!scratch_) scratch_ = std::make_unique_for_overwrite<std::byte[]>(kTlsRecordMax);
@@ -178,7 +178,7 @@ void Connection::encrypt_some() {
   }
 }
 
-std::optional<std::size_t> Connection::transmit(std::span<const iovec> pieces) {
+std::optional<std::size_t> TcpConnection::transmit(std::span<const iovec> pieces) {
   if (!socket_) return std::nullopt;
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(pieces.data());
@@ -199,7 +199,7 @@ std::optional<std::size_t> Connection::transmit(std::span<const iovec> pieces) {
   }
 }
 
-void Connection::advance(std::size_t size) {
+void TcpConnection::advance(std::size_t size) {
   queued_bytes_ -= size;
   front_done_ += size;
   while (!queue_.empty() && front_done_ >= queue_.front().size()) {
@@ -208,7 +208,7 @@ void Connection::advance(std::size_t size) {
   }
 }
 
-void Connection::arm_write() {
+void TcpConnection::arm_write() {
   if (write_armed_ || !socket_) return;
   write_armed_ = true;
   socket_->async_wait(asio::ip::tcp::socket::wait_write,
@@ -218,13 +218,13 @@ void Connection::arm_write() {
                       });
 }
 
-void Connection::on_writable() {
+void TcpConnection::on_writable() {
   if (!socket_) return;
   flush();
   after_flush();
 }
 
-void Connection::after_flush() {
+void TcpConnection::after_flush() {
   if (unsent_bytes() > 0) return;
   if (phase_ == Phase::kDraining) {
     finish_draining();
@@ -236,7 +236,7 @@ void Connection::after_flush() {
 
 // --- Receiving ----------------------------------------------------------------------------------
 
-void Connection::arm_read() {
+void TcpConnection::arm_read() {
   if (read_armed_ || !socket_ || phase_ == Phase::kClosed) return;
   read_armed_ = true;
   socket_->async_wait(asio::ip::tcp::socket::wait_read,
@@ -246,7 +246,7 @@ void Connection::arm_read() {
                       });
 }
 
-void Connection::on_readable() {
+void TcpConnection::on_readable() {
   if (!socket_) return;
   if (phase_ < Phase::kOpen) {
     read_handshake();
@@ -259,7 +259,7 @@ void Connection::on_readable() {
   }
 }
 
-std::optional<std::size_t> Connection::receive(std::span<std::byte> space) {
+std::optional<std::size_t> TcpConnection::receive(std::span<std::byte> space) {
   if (!socket_) return std::nullopt;
   for (;;) {
     const ssize_t got =
@@ -286,7 +286,7 @@ std::optional<std::size_t> Connection::receive(std::span<std::byte> space) {
   }
 }
 
-void Connection::read_frames() {
+void TcpConnection::read_frames() {
   for (int reads = 0; reads < kReadsPerTurn; ++reads) {
     if (tls_) {
       // Decrypt what has arrived, then read more.
@@ -325,7 +325,7 @@ void Connection::read_frames() {
   });
 }
 
-bool Connection::deliver() {
+bool TcpConnection::deliver() {
   for (;;) {
     auto body = decoder_->next();
     if (!body) {
@@ -333,7 +333,10 @@ bool Connection::deliver() {
                       remote_ + ": " + body.error().message});
       return false;
     }
-    if (!*body) return true;
+    if (!*body) {
+      events_->progress(*handle_);
+      return true;
+    }
     events_->frame(*handle_, **body);
     if (phase_ != Phase::kOpen) return false;
   }
@@ -341,7 +344,7 @@ bool Connection::deliver() {
 
 // --- The end ------------------------------------------------------------------------------------
 
-void Connection::shut_socket() {
+void TcpConnection::shut_socket() {
   if (deadline_) deadline_->cancel();
   if (socket_) {
     asio::error_code ignored;
@@ -350,7 +353,7 @@ void Connection::shut_socket() {
   }
 }
 
-void Connection::fail_with(Error why) {
+void TcpConnection::fail_with(Error why) {
   if (phase_ == Phase::kClosed) return;
   phase_ = Phase::kClosed;
   shut_socket();
@@ -369,7 +372,7 @@ void Connection::fail_with(Error why) {
   });
 }
 
-void Connection::close() {
+void TcpConnection::close() {
   events_ = nullptr;
   if (phase_ != Phase::kOpen) return;
   phase_ = Phase::kDraining;
@@ -383,7 +386,7 @@ void Connection::close() {
   arm_read();
 }
 
-void Connection::finish_draining() {
+void TcpConnection::finish_draining() {
   if (sending_ended_ || !socket_) return;
   sending_ended_ = true;
   if (tls_) {

@@ -21,14 +21,14 @@
 namespace vmfs {
 
 // Everything on the node's thread.
-class Connection : public std::enable_shared_from_this<Connection> {
+class TcpConnection : public std::enable_shared_from_this<TcpConnection> {
  public:
   using Done = std::function<void(Result<std::unique_ptr<Link>>)>;
 
   // `socket` is connected. `done` is called once, with the authenticated link or the reason.
-  Connection(std::shared_ptr<AsioShell::State> shell, asio::ip::tcp::socket socket, LinkRole role,
+  TcpConnection(std::shared_ptr<AsioShell::State> shell, asio::ip::tcp::socket socket, LinkRole role,
              LinkEvents& events, Done done);
-  ~Connection();
+  ~TcpConnection();
 
   void begin();
   // Ends the handshake, if it is still under way, for this reason.
@@ -45,7 +45,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   enum class Phase : std::uint8_t {
-    kHello,     // the other side's Hello is awaited
+    kHello,     // the other side's LinkHello is awaited
     kTls,       // the TLS handshake goes on
     kProof,     // the other side's Proof is awaited
     kOpen,      // frames
@@ -53,7 +53,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     kClosed,
   };
   struct Outgoing {
-    std::array<std::byte, sizeof(Hello)> head;  // a FrameHeader, or a whole handshake message
+    std::array<std::byte, sizeof(LinkHello)> head;  // a FrameHeader, or a whole handshake message
     std::uint32_t head_size = 0;
     Bytes body;
     std::size_t size() const { return head_size + body.size(); }
@@ -107,8 +107,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool sending_ended_ = false;
 
   // Handshake; all of a fixed size.
-  Hello mine_, theirs_;
-  std::array<std::byte, sizeof(Hello)> message_;
+  LinkHello mine_, theirs_;
+  std::array<std::byte, sizeof(LinkHello)> message_;
   std::size_t message_size_ = 0;
   std::array<std::byte, 4096> cipher_small_;
   std::size_t handshake_bytes_ = 0;

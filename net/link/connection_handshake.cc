@@ -15,7 +15,7 @@ constexpr std::size_t kTlsHandshakeMax = 16u << 10;
 // What the user of a link holds. The connection lives on while it drains.
 class TcpLink final : public Link {
  public:
-  explicit TcpLink(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
+  explicit TcpLink(std::shared_ptr<TcpConnection> connection) : connection_(std::move(connection)) {}
   ~TcpLink() override { connection_->close(); }
   void send(Bytes frame) override { connection_->send(std::move(frame)); }
   std::size_t unsent_bytes() const override { return connection_->unsent_bytes(); }
@@ -23,13 +23,13 @@ class TcpLink final : public Link {
   std::string remote() const override { return connection_->remote(); }
 
  private:
-  const std::shared_ptr<Connection> connection_;
+  const std::shared_ptr<TcpConnection> connection_;
 };
 
 }  // namespace
 
 template <class Message>
-void Connection::send_message(const Message& message) {
+void TcpConnection::send_message(const Message& message) {
   static_assert(sizeof message <= sizeof(Outgoing::head));
   Outgoing out;
   std::memcpy(out.head.data(), &message, sizeof message);
@@ -39,7 +39,7 @@ void Connection::send_message(const Message& message) {
   flush();
 }
 
-void Connection::begin() {
+void TcpConnection::begin() {
   auto self = shared_from_this();
   const LinkCredentials& credentials = shell_->options.credentials;
   mine_ = make_hello(role_, credentials);
@@ -62,12 +62,12 @@ void Connection::begin() {
   arm_read();
 }
 
-void Connection::give_up(Error why) {
+void TcpConnection::give_up(Error why) {
   if (!authenticated()) fail_with(std::move(why));
 }
 
-void Connection::read_handshake() {
-  if (phase_ == Phase::kHello && gather(sizeof(Hello))) on_hello();
+void TcpConnection::read_handshake() {
+  if (phase_ == Phase::kHello && gather(sizeof(LinkHello))) on_hello();
   if (phase_ == Phase::kTls) continue_tls();
   if (phase_ == Phase::kProof && gather(sizeof(Proof))) on_proof();
   if (phase_ == Phase::kOpen)
@@ -76,7 +76,7 @@ void Connection::read_handshake() {
     arm_read();
 }
 
-bool Connection::gather(std::size_t size) {
+bool TcpConnection::gather(std::size_t size) {
   while (message_size_ < size) {
     std::span<std::byte> space(message_.data() + message_size_, size - message_size_);
     if (!tls_) {
@@ -102,7 +102,7 @@ bool Connection::gather(std::size_t size) {
   return true;
 }
 
-void Connection::on_hello() {
+void TcpConnection::on_hello() {
   auto hello = parse_hello(message_, role_ == LinkRole::kDialer ? LinkRole::kListener
                                                                 : LinkRole::kDialer);
   if (!hello) {
@@ -137,12 +137,12 @@ void Connection::on_hello() {
     start_proof();
 }
 
-void Connection::start_tls() {
+void TcpConnection::start_tls() {
   phase_ = Phase::kTls;
   tls_ = std::make_unique<TlsPipe>(shell_->tls, role_);
 }
 
-void Connection::continue_tls() {
+void TcpConnection::continue_tls() {
   for (;;) {
     auto progress = tls_->handshake();
     flush();  // on an error too: the alert tells the other side
@@ -168,7 +168,7 @@ void Connection::continue_tls() {
   start_proof();
 }
 
-void Connection::start_proof() {
+void TcpConnection::start_proof() {
   phase_ = Phase::kProof;
   if (role_ == LinkRole::kDialer) {
     const ByteView exporter = tls_ ? ByteView(exporter_) : ByteView();
@@ -176,13 +176,13 @@ void Connection::start_proof() {
   }
 }
 
-void Connection::on_proof() {
+void TcpConnection::on_proof() {
   Proof proof;
   std::memcpy(&proof, message_.data(), sizeof proof);
   const LinkCredentials& credentials = shell_->options.credentials;
   const bool dialer = role_ == LinkRole::kDialer;
-  const Hello& dialed = dialer ? mine_ : theirs_;
-  const Hello& listening = dialer ? theirs_ : mine_;
+  const LinkHello& dialed = dialer ? mine_ : theirs_;
+  const LinkHello& listening = dialer ? theirs_ : mine_;
   const ByteView exporter = tls_ ? ByteView(exporter_) : ByteView();
   const bool right =
       proof.verdict == HelloVerdict::kAccepted &&
@@ -203,7 +203,7 @@ void Connection::on_proof() {
   open();
 }
 
-void Connection::open() {
+void TcpConnection::open() {
   phase_ = Phase::kOpen;
   deadline_->cancel();
   decoder_.emplace(/*require_hash=*/!tls_);

@@ -66,7 +66,7 @@ void Dialer::connect_next() {
     self->deadline_.cancel();
     Done done = std::move(self->done_);
     self->done_ = nullptr;
-    std::make_shared<Connection>(self->shell_, std::move(self->socket_), LinkRole::kDialer,
+    std::make_shared<TcpConnection>(self->shell_, std::move(self->socket_), LinkRole::kDialer,
                                  self->events_, std::move(done))
         ->begin();
   });

@@ -1,4 +1,4 @@
-// Resolves a name, tries its addresses in turn, and hands the connected socket to a Connection.
+// Resolves a name, tries its addresses in turn, and hands the connected socket to a TcpConnection.
 // Private: includes Asio.
 #pragma once
 

@@ -26,7 +26,7 @@ std::array<std::byte, 32> hmac_sha256(ByteView key, ByteView message) {
   return code;
 }
 
-std::uint64_t hash_of(Hello hello) {
+std::uint64_t hash_of(LinkHello hello) {
   hello.hash = 0;
   return hash64(std::as_bytes(std::span(&hello, 1)));
 }
@@ -38,8 +38,8 @@ ByteView view_of(const Struct& value) {
 
 }  // namespace
 
-Hello make_hello(LinkRole role, const LinkCredentials& credentials) {
-  Hello hello;
+LinkHello make_hello(LinkRole role, const LinkCredentials& credentials) {
+  LinkHello hello;
   hello.role = role;
   hello.tls = credentials.encryption == Encryption::kTls ? 1 : 0;
   std::memcpy(hello.volume, credentials.volume.data(), sizeof hello.volume);
@@ -49,9 +49,9 @@ Hello make_hello(LinkRole role, const LinkCredentials& credentials) {
   return hello;
 }
 
-void seal_hello(Hello& hello) { hello.hash = hash_of(hello); }
+void seal_hello(LinkHello& hello) { hello.hash = hash_of(hello); }
 
-HelloVerdict judge_hello(const Hello& dialer, const LinkCredentials& credentials) {
+HelloVerdict judge_hello(const LinkHello& dialer, const LinkCredentials& credentials) {
   if (dialer.version != kLinkVersion) return HelloVerdict::kWrongVersion;
   if (std::memcmp(dialer.volume, credentials.volume.data(), sizeof dialer.volume) != 0)
     return HelloVerdict::kWrongVolume;
@@ -61,11 +61,11 @@ HelloVerdict judge_hello(const Hello& dialer, const LinkCredentials& credentials
   return HelloVerdict::kAccepted;
 }
 
-Result<Hello> parse_hello(ByteView bytes, LinkRole expected) {
-  Hello hello;
+Result<LinkHello> parse_hello(ByteView bytes, LinkRole expected) {
+  LinkHello hello;
   CHECK_COMPARE(bytes.size(), ==, sizeof hello);
   std::memcpy(&hello, bytes.data(), sizeof hello);
-  if (hello.magic != kHelloMagic)
+  if (hello.magic != kLinkHelloMagic)
     return fail(ErrorKind::kProtocol, EPROTO, "the other end does not speak vmfs's protocol");
   if (hello.hash != hash_of(hello))
     return fail(ErrorKind::kProtocol, EPROTO, "the first message fails its checksum");
@@ -108,7 +108,7 @@ std::array<std::byte, 32> derive_key(const Secret& secret, std::string_view purp
   return hmac_sha256(secret, as_bytes(purpose));
 }
 
-Proof make_proof(LinkRole prover, const Hello& dialer, const Hello& listener, ByteView exporter,
+Proof make_proof(LinkRole prover, const LinkHello& dialer, const LinkHello& listener, ByteView exporter,
                  const Secret& secret) {
   Bytes message;
   Writer out(message);
@@ -120,7 +120,7 @@ Proof make_proof(LinkRole prover, const Hello& dialer, const Hello& listener, By
   return proof;
 }
 
-bool proof_is_right(const Proof& proof, LinkRole prover, const Hello& dialer, const Hello& listener,
+bool proof_is_right(const Proof& proof, LinkRole prover, const LinkHello& dialer, const LinkHello& listener,
                     ByteView exporter, const Secret& secret) {
   const Proof right = make_proof(prover, dialer, listener, exporter, secret);
   return ::CRYPTO_memcmp(proof.code, right.code, sizeof right.code) == 0;

@@ -1,8 +1,8 @@
 // How two nodes that share a secret begin a connection. Pure: structs, checks and proofs; the bytes
 // are moved by net/link/connection.
 //
-//   dialer -> listener   Hello             in clear: version, volume, whether TLS follows, a nonce
-//   listener -> dialer   Hello             the same with a verdict; on a refusal it is the last word
+//   dialer -> listener   LinkHello         in clear: version, volume, whether TLS follows, a nonce
+//   listener -> dialer   LinkHello         the same with a verdict; on a refusal it is the last word
 //   (with TLS: the TLS 1.3 handshake, with an external pre-shared key made from the secret)
 //   dialer -> listener   Proof             HMAC over both Hellos (and TLS's exporter) with the secret
 //   listener -> dialer   Proof             the same for the other direction, with a verdict
@@ -40,7 +40,7 @@ struct LinkCredentials {
   Encryption encryption = Encryption::kTls;
 };
 
-inline constexpr std::uint32_t kHelloMagic = 0x484d4656;  // "VFMH"
+inline constexpr std::uint32_t kLinkHelloMagic = 0x484d4656;  // "VFMH"
 inline constexpr std::uint16_t kLinkVersion = 1;
 
 enum class HelloVerdict : std::uint8_t {
@@ -55,8 +55,8 @@ enum class HelloVerdict : std::uint8_t {
 
 enum class LinkRole : std::uint8_t { kDialer = 1, kListener = 2 };
 
-struct Hello {
-  std::uint32_t magic = kHelloMagic;
+struct LinkHello {
+  std::uint32_t magic = kLinkHelloMagic;
   std::uint16_t version = kLinkVersion;
   LinkRole role = LinkRole::kDialer;
   std::uint8_t tls = 0;
@@ -66,8 +66,8 @@ struct Hello {
   std::byte nonce[32] = {};
   std::uint64_t hash = 0;  // of this struct with hash = 0
 };
-static_assert(sizeof(Hello) == 72);
-static_assert(std::has_unique_object_representations_v<Hello>);
+static_assert(sizeof(LinkHello) == 72);
+static_assert(std::has_unique_object_representations_v<LinkHello>);
 
 struct Proof {
   HelloVerdict verdict = HelloVerdict::kAccepted;
@@ -77,15 +77,15 @@ struct Proof {
 static_assert(sizeof(Proof) == 40);
 static_assert(std::has_unique_object_representations_v<Proof>);
 
-Hello make_hello(LinkRole role, const LinkCredentials& credentials);
+LinkHello make_hello(LinkRole role, const LinkCredentials& credentials);
 
-// The listener's verdict on a dialer's Hello (magic and hash are valid: see parse_hello()).
-HelloVerdict judge_hello(const Hello& dialer, const LinkCredentials& credentials);
+// The listener's verdict on a dialer's LinkHello (magic and hash are valid: see parse_hello()).
+HelloVerdict judge_hello(const LinkHello& dialer, const LinkCredentials& credentials);
 
-// Reads the bytes of a Hello. kProtocol: not one.
-Result<Hello> parse_hello(ByteView bytes, LinkRole expected);
+// Reads the bytes of a LinkHello. kProtocol: not one.
+Result<LinkHello> parse_hello(ByteView bytes, LinkRole expected);
 // Renews the hash after the verdict was set.
-void seal_hello(Hello& hello);
+void seal_hello(LinkHello& hello);
 
 // The refusal for a verdict, as this side tells it; `remote` is the other end's address.
 Error refusal(HelloVerdict verdict, const std::string& remote, const LinkCredentials& credentials);
@@ -94,10 +94,10 @@ Error refusal(HelloVerdict verdict, const std::string& remote, const LinkCredent
 std::array<std::byte, 32> derive_key(const Secret& secret, std::string_view purpose);
 
 // `exporter`: keying material of the TLS connection (RFC 8446, 7.5), empty without TLS.
-Proof make_proof(LinkRole prover, const Hello& dialer, const Hello& listener, ByteView exporter,
+Proof make_proof(LinkRole prover, const LinkHello& dialer, const LinkHello& listener, ByteView exporter,
                  const Secret& secret);
 // In constant time.
-bool proof_is_right(const Proof& proof, LinkRole prover, const Hello& dialer, const Hello& listener,
+bool proof_is_right(const Proof& proof, LinkRole prover, const LinkHello& dialer, const LinkHello& listener,
                     ByteView exporter, const Secret& secret);
 
 }  // namespace vmfs

@@ -24,7 +24,7 @@ struct Listener::State : std::enable_shared_from_this<Listener::State> {
   std::function<void(std::unique_ptr<Link>)> accepted;
   std::optional<asio::ip::tcp::acceptor> acceptor;
   std::optional<asio::steady_timer> retry;
-  std::deque<std::weak_ptr<Connection>> unauthenticated;
+  std::deque<std::weak_ptr<TcpConnection>> unauthenticated;
   std::int64_t logged_at = 0;
   std::uint64_t not_logged = 0;
 
@@ -46,7 +46,7 @@ struct Listener::State : std::enable_shared_from_this<Listener::State> {
   }
 
   void admit(asio::ip::tcp::socket socket) {
-    std::erase_if(unauthenticated, [](const std::weak_ptr<Connection>& weak) {
+    std::erase_if(unauthenticated, [](const std::weak_ptr<TcpConnection>& weak) {
       auto connection = weak.lock();
       return !connection || connection->authenticated();
     });
@@ -56,7 +56,7 @@ struct Listener::State : std::enable_shared_from_this<Listener::State> {
                               oldest->remote() + ": gave way to newer connections"});
       unauthenticated.pop_front();
     }
-    auto connection = std::make_shared<Connection>(
+    auto connection = std::make_shared<TcpConnection>(
         shell, std::move(socket), LinkRole::kListener, *events,
         [self = shared_from_this()](Result<std::unique_ptr<Link>> link) {
           if (!self->acceptor) return;

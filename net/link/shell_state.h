@@ -16,7 +16,7 @@
 
 namespace vmfs {
 
-class Connection;
+class TcpConnection;
 
 struct AsioShell::State {
   AsioShellOptions options;
@@ -26,7 +26,7 @@ struct AsioShell::State {
   std::optional<asio::steady_timer> timer;
   std::int64_t timer_at = 0;  // 0: not set
   std::function<void()> tick;
-  std::unordered_set<Connection*> connections;
+  std::unordered_set<TcpConnection*> connections;
   std::unique_ptr<BlockingLane> lanes[2];
   std::thread thread;
   std::atomic<bool> stopping{false};

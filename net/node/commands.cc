@@ -61,6 +61,8 @@ Error Node::Impl::disconnected_error(GroupId group) {
   if (state && state->owner != options.node)
     text += raw(state->owner) == 0
                 ? fmt::format("was released to {}, which has not taken it", name_of(state->taker))
+            : peer_by_id(state->owner) == nullptr
+                ? std::string("belongs to a node that was removed from the volume")
                 : fmt::format("belongs to {}, which is not connected", name_of(state->owner));
   else
     text += "was owned by this node before it stopped, and not every peer has been heard since";
@@ -84,9 +86,10 @@ Error Node::Impl::disconnected_error(GroupId group) {
 }
 
 void Node::Impl::promote(std::vector<GroupId> groups, bool force, Done done) {
+  auto promotion = std::make_unique<Promotion>();
+  promotion->whole = groups.empty();
   if (groups.empty())
     for (const GroupState& state : volume.groups()) groups.push_back(state.id);
-  auto promotion = std::make_unique<Promotion>();
   promotion->groups = {groups.begin(), groups.end()};
   promotion->force = force;
   promotion->deadline_ns = now() + kCommandWait;
@@ -150,6 +153,13 @@ void Node::Impl::check_commands() {
       }
       if (error) break;
     }
+    // Only now, with the name space's last record here, are all images known.
+    if (!error && promotion->groups.empty() && promotion->whole) {
+      for (const GroupState& state : volume.groups())
+        if (answer_promote(promote_facts(state.id, promotion->force)) != PromoteAnswer::kDone)
+          promotion->groups.insert(state.id);
+      if (!promotion->groups.empty()) poke();
+    }
     if (!error && !promotion->groups.empty() && now() >= promotion->deadline_ns)
       error = Error{ErrorKind::kBusy, EBUSY,
                     fmt::format("{}: could not be taken within 15 seconds; see vmfs status",
@@ -157,7 +167,12 @@ void Node::Impl::check_commands() {
     if (error)
       finished.emplace_back(std::move(promotion->done), pass(std::move(*error)));
     else if (promotion->groups.empty())
-      finished.emplace_back(std::move(promotion->done), std::string());
+      finished.emplace_back(std::move(promotion->done),
+                            !frozen.load() ? std::string()
+                                           : fmt::format("owned by this node; its writes are held until a peer is "
+                                                         "back (on-peer-loss = freeze)\n"
+                                                         "go on without:  vmfs set {} on-peer-loss=continue",
+                                                         shown(kNameSpace)));
   }
   std::erase_if(promotions, [](const auto& promotion) { return !promotion->done; });
   if (promotions.empty()) promote_errors.clear();
@@ -250,6 +265,12 @@ void Node::Impl::demote(std::vector<GroupId> groups, bool force, Done done) {
   for (GroupId group : groups) {
     auto state = volume.group(group);
     if (!state || state->owner != options.node) continue;  // not ours: nothing to give
+    if (state->split || taker->stream->sender.positions().stopped(group)) {
+      if (all) continue;
+      return done(fail(ErrorKind::kRefused, EBUSY,
+                       fmt::format("{}: {} does not have it as it is here{}; see vmfs status", shown(group),
+                                   taker->info.name, state->split ? " (split brain)" : "")));
+    }
     if (volume.gate(group) != Gate::kOpen)
       return done(fail(ErrorKind::kRefused, EBUSY,
                        fmt::format("{}: its ownership is not settled; see vmfs status", shown(group))));
@@ -285,6 +306,8 @@ void Node::Impl::demote(std::vector<GroupId> groups, bool force, Done done) {
 void Node::Impl::hand_over_all(std::int64_t deadline_ns, Done done) {
   if (hand_over)
     return done(fail(ErrorKind::kBusy, EBUSY, "a hand-over is under way already"));
+  // Without peers there is nobody to give anything to.
+  if (peers.empty()) return done(std::string());
   Peer* taker = best_peer();
   std::vector<GroupId> groups;
   for (const GroupState& state : volume.groups())

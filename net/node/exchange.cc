@@ -107,6 +107,7 @@ void Node::Impl::compare_all(Peer& peer) {
   peer.theirs.clear();
   peer.heard = true;
   peer.full = false;
+  problem("journal", "");
   peer.counted_sent = peer.counted_received = 0;
   ++streams;
   peer.stream->sender.begin();
@@ -151,17 +152,19 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
                shown(group), to_string(judgement.course), peer.info.name, compared.rule,
                compared.local_extra, compared.remote_extra, compared.common.epoch,
                compared.common.seq);
-  peer.stream->sender.note_durable(group, remote->position());
   switch (judgement.course) {
     case Course::kNothing:
     case Course::kSend:
     case Course::kReceive:
       positions.set(group, remote->position());
+      peer.stream->sender.note_durable(group, remote->position());
       next.until = remote->position();
-      if (judgement.course == Course::kReceive)
+      if (judgement.course == Course::kReceive) {
         peer.courses[group] = next;
-      else
+        give_way(group, peer);
+      } else {
         peer.courses.erase(group);
+      }
       if (auto state = volume.group(group); state && state->split) mark_split(group, false);
       return;
     case Course::kFollow:
@@ -169,6 +172,7 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
     case Course::kPeerFollows:
     case Course::kCopyFromPeer:
       positions.stop(group);
+      peer.stream->sender.note_durable(group, compared.common);
       break;
     case Course::kCopyToPeer:
       positions.set(group, remote->position());
@@ -178,6 +182,7 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
       break;
     case Course::kSplit:
       positions.stop(group);
+      peer.stream->sender.note_durable(group, compared.common);
       peer.courses[group] = next;  // what it says names both sides
       mark_split(group, true);
       break;
@@ -189,6 +194,21 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
       break;
   }
   peer.courses[group] = next;
+}
+
+// Somebody was promoted by force while this node, the owner, was cut off and changed nothing: it is the owner
+// no more, and what it has open for writing is for another's image. The records that say so are about to come.
+void Node::Impl::give_way(GroupId group, const Peer& peer) {
+  auto state = volume.group(group);
+  if (!state || state->owner != options.node) return;
+  const Gate gate = volume.gate(group);
+  if (gate != Gate::kOpen && gate != Gate::kFrozen) return;
+  log_warning("{}: {} was promoted while this node was cut off, and goes on from what this node has: it is the "
+              "owner now",
+              shown(group), peer.info.name);
+  volume.set_gate(group, Gate::kSuspended);
+  if (callbacks.expire_write_handles) callbacks.expire_write_handles(group);
+  volume.reopen(group);
 }
 
 // Groups that the peer has not learned of in any other way: whoever may change them sends a copy.

@@ -91,9 +91,9 @@ void Node::Impl::send_base_request(Peer& peer, GroupId group, Position common,
   BaseRequest request;
   request.group = group;
   request.common = common;
-  if (ranges && ranges->size() <= kRangesMax) {
+  if (ranges) {
     request.whole = false;
-    request.ranges = std::move(*ranges);
+    request.ranges = coarsen_ranges(merge_ranges(std::move(*ranges), {}), kRangesMax);
   }
   send(peer, request);
 }
@@ -120,7 +120,6 @@ void Node::Impl::on_base_request(Peer& peer, BaseRequest request) {
 }
 
 void Node::Impl::needs_copy(Peer& peer, GroupId group, const char* why) {
-  if (peer.stream->copies.has(group)) return;
   auto state = volume.group(group);
   if (!state) return;
   if (state->history.empty() || state->inconsistent || state->split) return;
@@ -131,6 +130,7 @@ void Node::Impl::needs_copy(Peer& peer, GroupId group, const char* why) {
   BaseJob job;
   job.group = group;
   peer.stream->sender.positions().stop(group);
+  peer.stream->sender.incomplete(group);
   peer.stream->copies.add(std::move(job));
 }
 

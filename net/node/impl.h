@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "net/node/node.h"
+#include "net/node/written_times.h"
 #include "net/ownership/decisions.h"
 #include "net/replication/base_source.h"
 #include "net/replication/receiver.h"
@@ -46,6 +47,17 @@ struct GroupCourse {
   Comparison comparison;
   Position until;        // kReceive: the tail ends here
   bool started = false;  // kFollow: under way
+};
+
+// What a peer has of a group, durably.
+struct Held {
+  enum class Kind : std::uint8_t {
+    kUnknown,  // it was not met since the start
+    kNothing,  // no state of it: a copy is under way or due
+    kUpTo,     // up to `seq`
+  };
+  Kind kind = Kind::kUnknown;
+  Position position;
 };
 
 // Records to and from a connected peer whose histories were compared.
@@ -75,6 +87,12 @@ struct Peer {
   std::uint64_t join_number = 0;  // and the frames sent by then (copies are in no LSN of ours)
   PeerSync sync = PeerSync::kLost;
   bool full = false;
+  std::int64_t full_since_ns = 0;
+  // How this node stands in the peer's eyes, and what it was told about itself last.
+  Standing told;
+  std::optional<Standing> said;
+  // What it held of each group when it was lost; nothing: not known, it was not met since the start.
+  std::optional<std::unordered_map<GroupId, Position>> held_when_lost;
   // Groups that the peer ought to know, checked once the stream has passed `audit_lsn`.
   std::vector<GroupId> audit;
   // Images that only this node has, when its name space follows: kept aside before their names go.
@@ -107,6 +125,7 @@ struct Wanted {
 
 struct Promotion {
   std::set<GroupId> groups;
+  bool whole = false;  // the volume: also what the name space turns out to hold once it is here
   bool force = false;
   std::int64_t deadline_ns = 0;
   Node::Done done;
@@ -180,6 +199,7 @@ struct Node::Impl final : Volume::Observer {
   void send_positions(Peer& peer, const std::vector<GroupPosition>& groups, bool update);
   void on_positions(Peer& peer, Positions positions);
   void compare_all(Peer& peer);
+  void give_way(GroupId group, const Peer& peer);
   void apply_course(Peer& peer, GroupId group, const GroupPosition* local,
                     const GroupPosition* remote, bool first);
   void audit(Peer& peer);
@@ -194,6 +214,7 @@ struct Node::Impl final : Volume::Observer {
   void pump_all();
   void on_ack(Peer& peer, const Ack& ack);
   void update_sync(Peer& peer);
+  PeerSync standing_of(Peer& peer);
   void peer_lost(Peer& peer, const std::string& why);
   void check_flushes();
   std::optional<Lsn> confirmed_through(GroupId group);
@@ -250,6 +271,10 @@ struct Node::Impl final : Volume::Observer {
 
   // --- status.cc
   NodeStatus status(const std::vector<GroupId>& groups);
+  Held held_by(const Peer& peer, const GroupState& state);
+  PeerStatus peer_status(Peer& peer);
+  ImageStatus image_status(const GroupState& state);
+  std::string lost_text(const PeerStatus& status);
   bool ready(std::string* why);
 
   Node& node;
@@ -265,6 +290,7 @@ struct Node::Impl final : Volume::Observer {
   bool poked = false;
   std::size_t blocking_jobs = 0;
   std::int64_t started_ns = 0;
+  Lsn started_lsn = 0;  // the journal's end then
   std::int64_t next_periodic_ns = 0;
   bool settled_once = false;
 
@@ -299,6 +325,7 @@ struct Node::Impl final : Volume::Observer {
   std::atomic<bool> throttled{false};
   std::atomic<ReplicationMode> mode{ReplicationMode::kAsync};
   std::int64_t pump_at_ns = 0;  // 0: not planned
+  WrittenTimes written_times;
 };
 
 class PeerStream final : public Sender::Events, public Receiver::Events, public BaseSource::Events {

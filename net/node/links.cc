@@ -63,8 +63,11 @@ void Node::Impl::dial_due_peers(std::int64_t now_ns) {
                  Peer& dialed = **it;
                  if (!link) {
                    if (dialed.connection == nullptr) {
-                     dialed.back_off.over(now(), false);
-                     set_link_state(dialed, LinkState::kConnecting, link.error().message);
+                     // A refusal is an answer: nothing changes before somebody does something about it.
+                     bool refused = link.error().kind == ErrorKind::kRefused;
+                     dialed.back_off.over(now(), refused);
+                     set_link_state(dialed, refused ? LinkState::kRefused : LinkState::kConnecting,
+                                    link.error().message);
                    }
                    wake_at(dialed.back_off.next_ns());
                    return;
@@ -80,6 +83,7 @@ SessionIdentity Node::Impl::identity() const {
   SessionIdentity identity;
   identity.own.volume = options.volume;
   identity.own.life = life;
+  identity.own.payload_max = volume.journal().payload_max();
   identity.own.joining = options.joining;
   identity.own.self = {options.node, options.node_name, options.address};
   identity.removed = options.removed;
@@ -136,6 +140,12 @@ void Node::Impl::introduce(Connection& connection) {
   } else if (dialed != nullptr && dialed != peer && raw(dialed->info.id) == 0) {
     // An address without an id turned out to be a peer that we knew already.
     std::erase_if(peers, [dialed](const auto& other) { return other.get() == dialed; });
+  } else if (dialed != nullptr && dialed != peer) {
+    // Whoever answers at that address is another node.
+    dialed->back_off.over(now(), true);
+    set_link_state(*dialed, LinkState::kRefused,
+                   fmt::format("{} is the address of node {} now; correct it in vmfs.toml ([[peer]])",
+                               dialed->info.address, self.name));
   }
   connection.peer = peer;
   PeerInfo learned = peer->info;
@@ -281,6 +291,9 @@ void Node::Impl::on_message(Peer& peer, Message message) {
     if (resolving->winner == options.node) win(resolving->group, [](Result<>) {});
   } else if (auto* settings = std::get_if<VolumeSettings>(&message)) {
     if (settings->changed_wall_ns > options.settings.changed_wall_ns) take_settings(*settings);
+  } else if (auto* standing = std::get_if<Standing>(&message)) {
+    peer.told = *standing;
+    update_sync(peer);
   } else if (auto* known = std::get_if<Peers>(&message)) {
     learn(*known);
   } else if (auto* removed = std::get_if<PeerRemoved>(&message)) {

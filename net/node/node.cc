@@ -61,9 +61,13 @@ std::vector<PeerInfo> Node::peers() const {
 
 void Node::frame(Link& link, ByteView body) { impl_->on_frame(link, body); }
 void Node::closed(Link& link, const Error& why) { impl_->on_closed(link, why); }
+void Node::progress(Link& link) {
+  if (Connection* connection = impl_->find(link)) connection->session->heard(impl_->now());
+}
 void Node::writable(Link& link) {
   Connection* connection = impl_->find(link);
   if (connection == nullptr || !connection->established) return;
+  if (connection->peer->stream) connection->peer->stream->copies.advance();
   impl_->pump(*connection->peer);
 }
 
@@ -148,9 +152,19 @@ Node::Impl::Impl(Node& node, Volume& volume, Shell& shell, Clock& clock, NodeOpt
   mode = options.settings.mode;
   for (const PeerInfo& info : options.peers) add_peer(info);
   volume.add_observer(this);
+  // One that was removed while this node was down, or whose removal no checkpoint has seen: nothing is kept for it.
+  for (const PeerState& known : volume.peers())
+    if (std::none_of(options.peers.begin(), options.peers.end(),
+                     [&](const PeerInfo& info) { return info.id == known.id; }))
+      volume.remove_peer(known.id);
+  // Nobody is connected yet, and the front may serve before start(): what is to be held is held from here on.
+  freeze_or_thaw();
 }
 
-Node::Impl::~Impl() { *alive = false; }
+Node::Impl::~Impl() {
+  *alive = false;
+  volume.remove_observer(this);
+}
 
 void Node::Impl::post(std::function<void()> f) {
   shell.post([alive = alive, f = std::move(f)] {
@@ -161,6 +175,7 @@ void Node::Impl::post(std::function<void()> f) {
 void Node::Impl::start() {
   started = true;
   started_ns = now();
+  started_lsn = volume.journal().written_lsn();
   next_periodic_ns = started_ns + kPeriod;
   for (auto& peer : peers) {
     set_deference(*peer);
@@ -274,6 +289,7 @@ void Node::Impl::periodic(std::int64_t now_ns) {
     peer->receive_rate = (peer->receive_rate + (received - peer->counted_received)) / 2;
     peer->counted_sent = sent;
     peer->counted_received = received;
+    peer->stream->receiver.stored(volume.stored_lsn());
     persist(*peer);
     if (peer->counts) {
       // About a second of what the link was seen to carry; at least enough to see it.
@@ -290,12 +306,17 @@ void Node::Impl::periodic(std::int64_t now_ns) {
       }
     }
   }
+  Lsn needed = volume.journal().written_lsn();
+  for (const auto& peer : peers)
+    needed = std::min(needed, peer->stream ? peer->stream->sender.durable() : peer->persisted.confirmed);
+  written_times.forget(needed);
   poke();
 }
 
 void Node::Impl::tick() {
   if (stopped || !started) return;
   std::int64_t now_ns = now();
+  written_times.note(volume.journal().written_lsn(), now_ns);
   for (std::size_t i = 0; i < connections.size(); ++i) {
     Connection& connection = *connections[i];
     if (connection.over) continue;

@@ -107,6 +107,7 @@ class Node final : public ReplicationHooks, public LinkEvents {
   // --- LinkEvents -----------------------------------------------------------------------------------
 
   void frame(Link& link, ByteView body) override;
+  void progress(Link& link) override;
   void writable(Link& link) override;
   void closed(Link& link, const Error& why) override;
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,9 +37,15 @@ struct PeerStatus {
   std::int64_t last_contact_wall_ns = 0;  // 0: never
   bool was_in_sync = false;        // now, or when last heard
   PeerSync sync = PeerSync::kLost;
-  // What this node has written and the peer has not confirmed durable (an upper bound when lost).
-  std::uint64_t lag_bytes = 0;
+  bool copies_here = false;        // kFullCopy: it is this node that is copied to
+  // Records of groups that the peer does not own, which it has not confirmed durable. Nothing: not known,
+  // it was not met since the start; lag_bytes is an upper bound then.
+  std::optional<std::uint64_t> lag_records = 0;
+  std::uint64_t lag_bytes = 0;     // of the journal since; at most so many, none if no records lag
   std::int64_t lag_ns = 0;         // age of the oldest such record
+  std::uint64_t copies_due = 0;    // groups of which it has no state: they are being copied, or about to be
+  // This node's journal up to where the peer has received it, has it durable, and has it in its store.
+  Lsn received = 0, durable = 0, applied = 0;
   std::uint64_t bytes_sent = 0, bytes_received = 0;  // since the start, payloads as on the wire
   std::uint64_t send_bytes_per_second = 0, receive_bytes_per_second = 0;
   std::uint64_t copy_bytes_done = 0, copy_bytes_total = 0;  // kFullCopy
@@ -58,8 +65,9 @@ const char* to_string(Role role);  // "primary", "secondary", ...
 struct ImagePeerStatus {
   NodeId node{};
   Position position;              // the last record the peer has confirmed durable
-  std::uint64_t lag_records = 0;  // ours beyond it
+  std::optional<std::uint64_t> lag_records = 0;  // ours beyond it; nothing: not known
   std::uint64_t lag_bytes = 0;    // an upper bound: all groups' unconfirmed bytes; 0 if no records lag
+  bool copy_due = false;          // it has no state of the group
   std::int64_t lag_ns = 0;
   std::string state;              // as PeerSync, or "split", "following", "has-open-writer"
   std::string rule;               // of net/history/compare.h, by which histories were last compared
@@ -72,9 +80,11 @@ struct ImageStatus {
   NodeId owner{};   // 0: none
   std::string owner_name;
   Position position;
+  std::uint64_t size = 0;  // of the image
   std::vector<ImagePeerStatus> peers;
-  // If this node died now: records of this image that no peer has durable.
-  std::uint64_t lost_records = 0;
+  // If this node died now: records of this image that no peer has durable; nothing: not known.
+  std::optional<std::uint64_t> lost_records = 0;
+  bool lost_whole = false;  // no peer has a state of it
 };
 
 struct NodeStatus {
@@ -86,9 +96,12 @@ struct NodeStatus {
   std::vector<PeerStatus> peers;
   std::vector<ImageStatus> images;  // by path; the name space first
   std::vector<std::string> problems;  // what a person should know or do; empty: healthy
-  // If this node died now: what the best peer lacks.
-  std::uint64_t lost_records = 0, lost_bytes = 0;
+  Lsn written = 0;  // this node's journal
+  // If this node died now: of the groups that it owns, what no peer has. Without records: not known.
+  std::optional<std::uint64_t> lost_records = 0;
+  std::uint64_t lost_bytes = 0;   // at most
   std::int64_t lost_ns = 0;
+  std::uint64_t lost_images = 0;  // images of which no peer has any state
 };
 
 }  // namespace vmfs

@@ -10,6 +10,8 @@ namespace {
 // A peer begins to count for flushes when it is this close: a flush then waits a second or so at most
 // for the rest. In sync it is when it has confirmed everything written at that moment.
 constexpr std::uint64_t kJoinGap = 32u << 20;
+// So long writers wait for a peer that cannot take records; a full journal that empties is over sooner.
+constexpr std::int64_t kFullPatience = 30'000'000'000;
 // While records flow, the journal is looked at so often.
 constexpr std::int64_t kPumpInterval = 2'000'000;
 
@@ -38,6 +40,9 @@ void PeerStream::send_ack(const Ack& ack) { node_.send(peer_, ack); }
 void PeerStream::received(const ReceivedRecord& record) {
   sender.positions().came_from_peer(record.header, record.payload);
   GroupId group{record.header.group};
+  // Whoever releases a group has all of it.
+  if (record.header.type == RecordType::kReleased)
+    sender.note_durable(group, {EpochId{record.header.epoch}, record.header.seq});
   if (record.header.type != RecordType::kBaseBegin && record.header.type != RecordType::kBaseEnd)
     return;
   GroupCourse& course = peer_.courses[group];
@@ -53,7 +58,12 @@ void PeerStream::received(const ReceivedRecord& record) {
   }
 }
 
-void PeerStream::published() { node_.poke(); }
+void PeerStream::published() {
+  node_.problem("receive", "");
+  // What came in the meantime is due by itself.
+  node_.wake_at(receiver.next_tick_ns());
+  node_.poke();
+}
 
 void PeerStream::failed(const Error& error) {
   // Not from within: the receiver is still at work.
@@ -98,12 +108,14 @@ void Node::Impl::pump(Peer& peer) {
     PeerStream& stream = *peer.stream;
     return stream.failed(result.error());
   }
+  if (!problems.empty()) problem("journal-read", "");
   peer.stream->copies.advance();
   update_sync(peer);
 }
 
 void Node::Impl::pump_all() {
   pump_at_ns = 0;
+  written_times.note(volume.journal().written_lsn(), now());
   if (streams.load() == 0) {
     wake_sent.store(false);
     return;
@@ -131,38 +143,40 @@ void Node::Impl::pump_all() {
 
 void Node::Impl::on_ack(Peer& peer, const Ack& ack) {
   if (!peer.stream) return;
-  peer.stream->sender.acknowledged(ack);
+  if (!peer.stream->sender.acknowledged(ack))
+    return peer.stream->failed({ErrorKind::kProtocol, EPROTO,
+                                fmt::format("it confirms frame {}, and {} were sent", ack.received,
+                                            peer.stream->sender.last_number())});
   if (ack.full != peer.full) {
     peer.full = ack.full;
+    peer.full_since_ns = now();
     problem("full-" + peer.info.name,
             ack.full ? fmt::format("{} cannot take records: its journal is full and its store does not "
                                    "keep up or is full; see vmfs status there",
                                    peer.info.name)
                      : std::string());
   }
+  // Before the stream takes all the room: a copy would wait for as long as somebody writes much.
+  peer.stream->copies.advance();
   pump_all();
   check_flushes();
   if (hand_over || !wanted.empty()) poke();
 }
 
-void Node::Impl::update_sync(Peer& peer) {
-  PeerSync before = peer.sync;
-  bool counted = peer.counts;
-  if (!peer.stream) {
-    peer.sync = PeerSync::kLost;
-    peer.counts = false;
-    peer.join_lsn.reset();
-  } else if (peer.full) {
-    peer.sync = PeerSync::kFull;
-    peer.counts = false;
-    peer.join_lsn.reset();
-  } else if (peer.stream->copies.busy()) {
-    peer.sync = PeerSync::kFullCopy;
+// Decides whether flushes wait for the peer; what it says of the peer is this node's half alone.
+PeerSync Node::Impl::standing_of(Peer& peer) {
+  if (peer.stream && !peer.full && !peer.stream->copies.busy()) audit(peer);
+  std::optional<PeerSync> apart;
+  if (!peer.stream)
+    apart = PeerSync::kLost;
+  else if (peer.full)
+    apart = PeerSync::kFull;
+  else if (peer.stream->copies.busy())
+    apart = PeerSync::kFullCopy;
+  if (apart) {
     peer.counts = false;
     peer.join_lsn.reset();
   } else {
-    audit(peer);
-    if (peer.stream->copies.busy()) return update_sync(peer);
     const Sender& sender = peer.stream->sender;
     if (!peer.join_lsn) {
       Lsn written = volume.journal().written_lsn();
@@ -177,20 +191,47 @@ void Node::Impl::update_sync(Peer& peer) {
     if (peer.join_lsn && sender.durable() >= *peer.join_lsn &&
         sender.durable_number() >= peer.join_number && peer.audit.empty())
       peer.joined = true;
-    peer.sync = peer.joined && !parting(peer) ? PeerSync::kInSync : PeerSync::kCatchingUp;
+  }
+  if (!peer.join_lsn) peer.joined = false;
+  if (apart) return *apart;
+  return peer.joined && !parting(peer) ? PeerSync::kInSync : PeerSync::kCatchingUp;
+}
+
+void Node::Impl::update_sync(Peer& peer) {
+  PeerSync before = peer.sync;
+  bool counted = peer.counts;
+  peer.sync = standing_of(peer);
+  if (peer.stream) {
+    Standing standing{peer.sync == PeerSync::kInSync, peer.sync == PeerSync::kFullCopy};
+    if (!peer.said || peer.said->caught_up != standing.caught_up || peer.said->copying != standing.copying) {
+      peer.said = standing;
+      send(peer, standing);
+    }
+    // In sync is what both say of each other: who sends knows alone whether all has been sent.
+    bool whole = peer.sync == PeerSync::kInSync || peer.sync == PeerSync::kCatchingUp;
+    if (whole && peer.told.copying)
+      peer.sync = PeerSync::kFullCopy;
+    else if (whole && !peer.told.caught_up)
+      peer.sync = PeerSync::kCatchingUp;
   }
   if (counted && !peer.counts && peer.stream) {
     // Connected, and lost for every promise: what is acknowledged without it is told by new epochs.
     volume.begin_epochs(EpochCause::kPeerLost);
     alone_from = volume.journal().written_lsn();
   }
-  if (!peer.join_lsn) peer.joined = false;
   if (peer.counts != counted) update_counting();
   if (peer.sync == before) return;
   log_notice("{}: {}", peer.info.name, to_string(peer.sync));
   // What it was when it was lost is what a person asks for later.
   if (peer.stream) peer.persisted.was_in_sync = peer.sync == PeerSync::kInSync;
   persist(peer);
+  // Whoever asks after a restart must not be told what was true long before. It happens seldom.
+  if (before == PeerSync::kInSync || peer.sync == PeerSync::kInSync)
+    blocking(
+        Shell::Lane::kCopy, [this] { return volume.checkpoint(); },
+        [](Result<> done) {
+          if (!done) log_warning("what is known of the peers is not on disk yet: {}", done.error().message);
+        });
   freeze_or_thaw();
   poke();
 }
@@ -282,8 +323,14 @@ void Node::Impl::complete_alone(std::multimap<Lsn, FlushWait> waits) {
 void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
   bool streamed = peer.stream != nullptr;
   peer.sent_positions = peer.got_positions = false;
+  peer.told = {};
+  peer.said.reset();
   if (!streamed) return;
   persist(peer);
+  peer.held_when_lost.emplace();
+  for (const GroupState& state : volume.groups())
+    if (Held held = held_by(peer, state); held.kind == Held::Kind::kUpTo)
+      (*peer.held_when_lost)[state.id] = held.position;
   bool was_in_sync = peer.sync == PeerSync::kInSync;
   --streams;
   // What it had to tell us did not all arrive: a tail of ours, or another branch, is still only there.
@@ -297,6 +344,7 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
     if (state && !arrived && !ours) peer.heard = false;
   }
   peer.stream.reset();
+  persist(peer);
   peer.courses.clear();
   peer.full = false;
   problem("full-" + peer.info.name, "");
@@ -337,14 +385,19 @@ void Node::Impl::freeze_or_thaw() {
     volume.set_gate(state.id, to);
     if (!freeze) volume.reopen(state.id);
   }
-  problem("frozen", freeze ? "no peer is in sync: writes are held (on-peer-loss = freeze); go on without "
-                             "with: vmfs set MOUNTPOINT on-peer-loss=continue"
-                           : "");
+  problem("frozen", freeze ? fmt::format("no peer is in sync: writes are held (on-peer-loss = freeze)\n"
+                                         "go on without:  vmfs set {} on-peer-loss=continue",
+                                         shown(kNameSpace))
+                           : std::string());
   if (!freeze) check_flushes();
 }
 
 void Node::Impl::persist(Peer& peer) {
   if (raw(peer.info.id) == 0) return;
+  // Writers wait for a peer that lags only while it moves: not for one whose store has been full for long,
+  // nor while a group is parted, which may last until a person decides.
+  peer.persisted.present =
+      peer.stream && (!peer.full || now() - peer.full_since_ns < kFullPatience);
   if (peer.stream) {
     // While a group is parted, the records since then are what tells which ranges to fetch.
     bool is_parted = false;
@@ -352,6 +405,7 @@ void Node::Impl::persist(Peer& peer) {
       is_parted |= found.course == Course::kSplit || found.course == Course::kFollow ||
                    found.course == Course::kWaitFollow || found.course == Course::kPeerFollows;
     if (!is_parted) peer.persisted.confirmed = peer.stream->sender.durable();
+    if (is_parted) peer.persisted.present = false;
     peer.persisted.last_contact_wall_ns = clock.wall_ns();
   }
   volume.set_peer(peer.persisted);

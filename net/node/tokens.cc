@@ -213,6 +213,11 @@ void Node::Impl::answer_wants() {
     }
     if (releasing.contains(group)) continue;
     auto state = volume.group(group);
+    // It is the asker's already, or on its way there: a refusal could overtake the record that says so.
+    if (state && (state->owner == want.peer || (raw(state->owner) == 0 && state->taker == want.peer))) {
+      wanted.erase(group);
+      continue;
+    }
     WantFacts facts;
     facts.owned_here = state && state->owner == options.node;
     facts.gate = volume.gate(group);

@@ -69,7 +69,8 @@ WantAnswer answer_want(const WantFacts& facts) {
 }
 
 PromoteAnswer answer_promote(const PromoteFacts& facts) {
-  if (facts.owned_here && facts.gate == Gate::kOpen) return PromoteAnswer::kDone;
+  // Frozen is owned: only its writes are held until a peer is back.
+  if (facts.owned_here && (facts.gate == Gate::kOpen || facts.gate == Gate::kFrozen)) return PromoteAnswer::kDone;
   if (!facts.known) return PromoteAnswer::kRefuseUnknown;
   if (facts.inconsistent) return PromoteAnswer::kRefuseInconsistent;
   if (facts.split) return PromoteAnswer::kRefuseSplit;
@@ -77,8 +78,8 @@ PromoteAnswer answer_promote(const PromoteFacts& facts) {
   if (facts.adopting) return PromoteAnswer::kWait;
   if (facts.taker_here && facts.all_heard) return PromoteAnswer::kWait;
   if (facts.owned_here) {
-    // Suspended or frozen: with every peer heard it settles by itself.
-    if (facts.all_heard && facts.gate != Gate::kFrozen) return PromoteAnswer::kWait;
+    // Suspended: with every peer heard it settles by itself.
+    if (facts.all_heard) return PromoteAnswer::kWait;
     return facts.force ? PromoteAnswer::kTakeForced : PromoteAnswer::kRefuseDisconnected;
   }
   if (facts.owner_connected) return PromoteAnswer::kAsk;

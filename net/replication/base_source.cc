@@ -23,6 +23,7 @@ struct BaseSource::Work {
   BaseRange block;             // what was read
   Bytes bytes;
   bool complete = false;       // no more data
+  bool again = false;          // see add()
   Position end;
   Result<> result;
 };
@@ -45,6 +46,18 @@ std::vector<BaseRange> merge_ranges(std::vector<BaseRange> a, const std::vector<
   return out;
 }
 
+std::vector<BaseRange> coarsen_ranges(std::vector<BaseRange> ranges, std::size_t most) {
+  for (std::uint64_t grain = 64u << 10; ranges.size() > most; grain *= 2) {
+    for (BaseRange& range : ranges) {
+      std::uint64_t end = (range.offset + range.length + grain - 1) / grain * grain;
+      range.offset = range.offset / grain * grain;
+      range.length = end - range.offset;
+    }
+    ranges = merge_ranges(std::move(ranges), {});
+  }
+  return ranges;
+}
+
 BaseSource::BaseSource(Volume& volume, Shell& shell, Clock& clock, Sender& sender, Events& events,
                        std::function<int()> compression)
     : volume_(volume),
@@ -64,6 +77,10 @@ bool BaseSource::has(GroupId group) const {
 }
 
 void BaseSource::add(BaseJob job) {
+  if (step_ != Step::kIdle && work_->job.group == job.group) {
+    work_->again = true;
+    return;
+  }
   std::erase_if(queue_, [&](const BaseJob& other) { return other.group == job.group; });
   if (job.group == kNameSpace)
     queue_.push_front(std::move(job));
@@ -80,6 +97,7 @@ void BaseSource::blocking(std::function<void(Work&)> work, std::function<void()>
 }
 
 void BaseSource::advance() {
+  if ((step_ == Step::kCopying || step_ == Step::kEnding) && work_->again) begin_again();
   switch (step_) {
     case Step::kIdle:
       if (!queue_.empty()) prepare();
@@ -133,7 +151,6 @@ void BaseSource::prepare() {
           job.whole = true;
         else
           job.ranges = merge_ranges(std::move(job.ranges), **here);
-        if (job.ranges.size() > kRangesMax) job.whole = true;
       },
       [this] {
         if (!work_->result) return finish(work_->result);
@@ -162,9 +179,16 @@ void BaseSource::begin() {
     for (const BaseRange& range : job.ranges) bytes_total_ += range.length;
   BaseBegin begin;
   begin.whole = job.whole;
-  if (!job.whole) begin.ranges = job.ranges;
   begin.history = state.history;
   begin.stat = work_->image.stat;
+  begin.owner = state.owner;
+  begin.taker = state.taker;
+  if (!job.whole) {
+    // One record names them all.
+    std::size_t room = volume_.journal().payload_max() - encode(begin).size();
+    job.ranges = coarsen_ranges(std::move(job.ranges), std::min(kRangesMax, room / sizeof(BaseRange)));
+    begin.ranges = job.ranges;
+  }
   sender_.inject(header(RecordType::kBaseBegin, position), encode(begin), compression_());
   sender_.positions().set(job.group, position);
   if (!job.ranges.empty()) work_->offset = job.ranges.front().offset;
@@ -263,7 +287,16 @@ void BaseSource::measure() {
       });
 }
 
+void BaseSource::begin_again() {
+  BaseJob job;
+  job.group = work_->job.group;
+  step_ = Step::kIdle;
+  work_.reset();
+  queue_.push_front(std::move(job));
+}
+
 void BaseSource::finish(Result<> result) {
+  if (work_->again && result) return begin_again();
   GroupId group = work_->job.group;
   step_ = Step::kIdle;
   work_.reset();

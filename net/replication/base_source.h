@@ -35,7 +35,8 @@ class BaseSource {
              std::function<int()> compression);
   ~BaseSource();
 
-  // Queues a copy; replaces a queued one of the same group.
+  // Queues a copy; replaces a queued one of the same group. One that is under way begins again, whole: what
+  // the journal had to add to it was reused meanwhile.
   void add(BaseJob job);
   // Does what can be done now: to be called when there is room, or records were shipped.
   void advance();
@@ -53,6 +54,7 @@ class BaseSource {
   void send_block();
   void measure();
   void finish(Result<> result);
+  void begin_again();
   RecordHeader header(RecordType type, Position position) const;
   void blocking(std::function<void(Work&)> work, std::function<void()> done);
 
@@ -71,5 +73,8 @@ class BaseSource {
 
 // The union of two sets of ranges, ascending and without overlap.
 std::vector<BaseRange> merge_ranges(std::vector<BaseRange> a, const std::vector<BaseRange>& b);
+// At most `most` ranges that cover these (ascending, without overlap): neighbours grow together, since a
+// little more that is copied costs less than copying all.
+std::vector<BaseRange> coarsen_ranges(std::vector<BaseRange> ranges, std::size_t most);
 
 }  // namespace vmfs

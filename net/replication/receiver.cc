@@ -38,13 +38,19 @@ void LocalSync::run() {
 }
 
 void Receiver::records(ByteView body) {
-  if (!waiting_.empty()) {
-    waiting_.emplace_back(body.begin(), body.end());
-    return;
-  }
+  if (!waiting_.empty()) return keep(body);
   auto frame = decode_records(body);
   if (!frame) return events_.failed(frame.error());
-  if (!take(*frame)) waiting_.emplace_back(body.begin(), body.end());
+  if (!take(*frame)) keep(body);
+}
+
+void Receiver::keep(ByteView body) {
+  if (waiting_bytes_ + body.size() > kWaitingMax)
+    return events_.failed({ErrorKind::kProtocol, EPROTO,
+                           fmt::format("the peer has {} bytes of records under way, more than it may",
+                                       waiting_bytes_ + body.size())});
+  waiting_.emplace_back(body.begin(), body.end());
+  waiting_bytes_ += body.size();
 }
 
 // False: no room, keep the frame. (After a failure the connection ends, so true.)
@@ -67,6 +73,14 @@ bool Receiver::take(const RecordsFrame& frame) {
   }
   full_since_ns_ = 0;
   received_ = frame.number;
+  // Neighbours share an entry: there are few, and nobody looks closer.
+  constexpr std::uint64_t kGrain = 256u << 10;
+  if (!unstored_.empty() && *end < unstored_.back().from + kGrain) {
+    unstored_.back().number = frame.number;
+    unstored_.back().through = *end;
+  } else {
+    unstored_.push_back({frame.number, *end, *end});
+  }
   std::uint64_t bytes = 0;
   for (const ReceivedRecord& record : frame.records) {
     bytes += sizeof(RecordHeader) + record.payload.size();
@@ -78,7 +92,7 @@ bool Receiver::take(const RecordsFrame& frame) {
   if (frame.sync_now) sync_wanted_ = frame.number;
   bool was_full = full_told_;
   full_told_ = false;
-  events_.send_ack({received_, durable_, false});
+  events_.send_ack({received_, durable_, applied_, false});
   if (frame.sync_now || unsynced_bytes_ >= kSyncBytes || was_full) start_sync();
   return true;
 }
@@ -86,6 +100,15 @@ bool Receiver::take(const RecordsFrame& frame) {
 void Receiver::flush_request() {
   sync_wanted_ = received_ + waiting_.size();
   if (durable_ < received_) start_sync();
+}
+
+void Receiver::stored(Lsn stored) {
+  std::uint64_t before = applied_;
+  while (!unstored_.empty() && unstored_.front().through <= stored && unstored_.front().number <= durable_) {
+    applied_ = unstored_.front().number;
+    unstored_.pop_front();
+  }
+  if (applied_ != before) events_.send_ack({received_, durable_, applied_, full_told_});
 }
 
 void Receiver::start_sync() {
@@ -102,7 +125,7 @@ void Receiver::synced(std::uint64_t number, Result<Lsn> durable) {
   syncing_ = false;
   if (!durable) return events_.failed(durable.error());
   durable_ = std::max(durable_, number);
-  events_.send_ack({received_, durable_, full_told_});
+  events_.send_ack({received_, durable_, applied_, full_told_});
   events_.published();
   drain();
   if (sync_wanted_ > durable_ && received_ > durable_) start_sync();
@@ -113,7 +136,8 @@ void Receiver::drain() {
     auto frame = decode_records(waiting_.front());
     if (!frame) return events_.failed(frame.error());
     if (!take(*frame)) return;
-    if (!waiting_.empty()) waiting_.pop_front();
+    waiting_bytes_ -= waiting_.front().size();
+    waiting_.pop_front();
   }
 }
 
@@ -121,7 +145,7 @@ void Receiver::tick(std::int64_t now_ns) {
   if (!waiting_.empty()) drain();
   if (full_since_ns_ != 0 && !full_told_ && now_ns - full_since_ns_ >= kFullNotice) {
     full_told_ = true;
-    events_.send_ack({received_, durable_, true});
+    events_.send_ack({received_, durable_, applied_, true});
   }
   if (unsynced_since_ns_ != 0 && now_ns - unsynced_since_ns_ >= kSyncInterval) start_sync();
 }

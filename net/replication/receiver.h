@@ -12,6 +12,7 @@
 
 #include "fs/seam/clock.h"
 #include "fs/volume/volume.h"
+#include "net/replication/sender.h"
 #include "net/seam/shell.h"
 #include "net/wire/messages.h"
 #include "net/wire/records.h"
@@ -48,6 +49,9 @@ class Receiver {
   // Full for so long: the peer is told, and counts this node as lost.
   static constexpr std::int64_t kFullNotice = 1'000'000'000;
 
+  // Frames that wait for room: no more than a sender has under way, and one that began below that.
+  static constexpr std::uint64_t kWaitingMax = Sender::kWindow + 2 * kFrameMax;
+
   struct Events {
     virtual ~Events() = default;
     virtual void send_ack(const Ack& ack) = 0;
@@ -66,6 +70,8 @@ class Receiver {
 
   void records(ByteView body);
   void flush_request();
+  // What lies below `stored` in the local journal is in the store.
+  void stored(Lsn stored);
   void tick(std::int64_t now_ns);
   std::int64_t next_tick_ns() const;
   std::uint64_t bytes_received() const { return bytes_received_; }
@@ -82,8 +88,17 @@ class Receiver {
   Clock& clock_;
   Events& events_;
   std::shared_ptr<bool> alive_;
-  std::deque<Bytes> waiting_;  // frames that the journal had no room for; bounded by the sender's window
-  std::uint64_t received_ = 0, durable_ = 0;
+  void keep(ByteView body);
+
+  // Frames up to `number` end below `through` here.
+  struct Unstored {
+    std::uint64_t number = 0;
+    Lsn from = 0, through = 0;
+  };
+  std::deque<Bytes> waiting_;  // frames that the journal had no room for: at most kWaitingMax bytes
+  std::uint64_t waiting_bytes_ = 0;
+  std::uint64_t received_ = 0, durable_ = 0, applied_ = 0;
+  std::deque<Unstored> unstored_;
   std::uint64_t sync_wanted_ = 0;   // number of the last frame that must be made durable now
   std::uint64_t unsynced_bytes_ = 0;
   std::int64_t unsynced_since_ns_ = 0;

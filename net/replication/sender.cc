@@ -14,7 +14,7 @@ Sender::Sender(Volume& volume, Clock& clock, Events& events, Lsn from)
       positions_([&volume](GroupId group) { return volume.group(group); }) {
   Lsn oldest = volume.journal().oldest_lsn();
   rescanned_ = from <= oldest;
-  position_ = received_ = durable_ = std::max(from, oldest);
+  position_ = received_ = durable_ = applied_ = std::max(from, oldest);
   reader_ = std::make_unique<RecordReader>(volume.journal(), position_);
 }
 
@@ -34,7 +34,7 @@ void Sender::begin() {
   // with its power and wants its own tail back.
   const Lsn oldest = volume_.journal().oldest_lsn();
   if (lost_its_own && position_ > oldest) {
-    position_ = received_ = durable_ = oldest;
+    position_ = received_ = durable_ = applied_ = oldest;
     reader_ = std::make_unique<RecordReader>(volume_.journal(), oldest);
   }
 }
@@ -46,7 +46,8 @@ bool Sender::has_room() const {
 // The hint was wrong, or the journal went on without us: from its oldest record on.
 void Sender::rescan() {
   rescanned_ = true;
-  position_ = received_ = durable_ = volume_.journal().oldest_lsn();
+  position_ = received_ = durable_ = applied_ = volume_.journal().oldest_lsn();
+  unapplied_.clear();
   for (InFlight& frame : in_flight_frames_) frame.through = position_;
   reader_ = std::make_unique<RecordReader>(volume_.journal(), position_);
   begin();
@@ -140,10 +141,18 @@ void Sender::inject(const RecordHeader& header, ByteView payload, int compressio
   copy.payload_size = static_cast<std::uint32_t>(payload.size());
   copy.payload_hash = hash64(payload);
   encoder_.add(copy, payload);
+  GroupId group{header.group};
+  if (header.type == RecordType::kBaseBegin) incomplete(group);
   ship_frame(false, compression);
+  if (header.type == RecordType::kBaseEnd) {
+    InFlight& end = in_flight_frames_.back();
+    end.copied = group;
+    end.last.emplace_back(group, Position{EpochId{header.epoch}, header.seq});
+  }
 }
 
-void Sender::acknowledged(const Ack& ack) {
+bool Sender::acknowledged(const Ack& ack) {
+  if (ack.received > last_number_) return false;
   for (InFlight& frame : in_flight_frames_) {
     if (frame.received || frame.number > ack.received) continue;
     frame.received = true;
@@ -153,11 +162,30 @@ void Sender::acknowledged(const Ack& ack) {
   while (!in_flight_frames_.empty() && in_flight_frames_.front().received &&
          in_flight_frames_.front().number <= ack.durable) {
     InFlight& frame = in_flight_frames_.front();
-    for (const auto& [group, position] : frame.last) durable_positions_[group] = position;
+    if (raw(frame.copied) != 0) incomplete_.erase(frame.copied);
+    for (const auto& [group, position] : frame.last)
+      if (!incomplete_.contains(group)) durable_positions_[group] = position;
     durable_ = std::max(durable_, frame.through);
+    note_unapplied(frame.number, frame.through);
     in_flight_frames_.pop_front();
   }
+  while (!unapplied_.empty() && unapplied_.front().number <= ack.applied) {
+    applied_ = std::max(applied_, unapplied_.front().through);
+    unapplied_.pop_front();
+  }
   settle();
+  return true;
+}
+
+// What is applied a little later does not matter: neighbours share an entry, so that there are few.
+void Sender::note_unapplied(std::uint64_t number, Lsn through) {
+  constexpr std::uint64_t kGrain = 256u << 10;
+  if (!unapplied_.empty() && through < unapplied_.back().from + kGrain) {
+    unapplied_.back().number = number;
+    unapplied_.back().through = through;
+  } else {
+    unapplied_.push_back({number, unapplied_.empty() ? applied_ : unapplied_.back().through, through});
+  }
 }
 
 // With nothing on its way, what was passed over counts as confirmed too.
@@ -165,6 +193,7 @@ void Sender::settle() {
   if (encoder_.count() != 0) return;
   if (in_flight_ == 0) received_ = std::max(received_, position_);
   if (in_flight_frames_.empty()) durable_ = std::max(durable_, position_);
+  if (unapplied_.empty() && in_flight_frames_.empty()) applied_ = std::max(applied_, position_);
 }
 
 std::optional<Position> Sender::durable_position(GroupId group) const {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "fs/journal/record_reader.h"
@@ -43,17 +44,26 @@ class Sender {
   // Once positions() are filled: groups whose missing records were recycled are reported by
   // needs_copy() and stopped.
   void begin();
+  // The group's copy is on its way or about to be: whatever the peer confirms of it, it has no state of it
+  // before the copy's end.
+  void incomplete(GroupId group) {
+    incomplete_.insert(group);
+    durable_positions_.erase(group);
+  }
 
   // Ships what lies below `limit`, as far as window and link allow. sync_now: somebody waits for the
   // peer's disk. An error means that the journal cannot be read (its message names the place).
   Result<> pump(Lsn limit, bool sync_now, int compression);
 
-  void acknowledged(const Ack& ack);
+  // False: it confirms what was never sent.
+  bool acknowledged(const Ack& ack);
   // Everything below is dealt with: shipped, or not needed by the peer.
   Lsn position() const { return position_; }
   // ... and acknowledged.
   Lsn received() const { return received_; }
   Lsn durable() const { return durable_; }
+  // ... and in the peer's store.
+  Lsn applied() const { return applied_; }
   // Frames that were sent, and those of them that the peer has durable, by number.
   std::uint64_t last_number() const { return last_number_; }
   std::uint64_t durable_number() const {
@@ -71,7 +81,7 @@ class Sender {
   // Puts a base record into the stream, at its present position.
   void inject(const RecordHeader& header, ByteView payload, int compression);
 
-  // Age of the oldest record that the peer has not made durable; 0: none.
+  // How long ago the oldest record that is on its way was sent; 0: none is.
   std::int64_t lag_ns(std::int64_t now_ns) const;
   std::uint64_t bytes_sent() const { return bytes_sent_; }
   std::uint64_t in_flight() const { return in_flight_; }
@@ -84,9 +94,16 @@ class Sender {
     std::int64_t sent_ns = 0;
     bool received = false;
     std::vector<std::pair<GroupId, Position>> last;  // of each group, in this frame
+    GroupId copied{};                                // its copy ends in this frame; 0: none
+  };
+  // Durable at the peer up to there, once its frames up to `number` are.
+  struct Unapplied {
+    std::uint64_t number = 0;
+    Lsn from = 0, through = 0;
   };
   void ship_frame(bool sync_now, int compression);
   void settle();
+  void note_unapplied(std::uint64_t number, Lsn through);
   void gap(GroupId group);
   void rescan();
 
@@ -100,7 +117,9 @@ class Sender {
   std::deque<InFlight> in_flight_frames_;
   std::uint64_t in_flight_ = 0;
   std::unordered_map<GroupId, Position> durable_positions_;
-  Lsn position_ = 0, received_ = 0, durable_ = 0;
+  std::unordered_set<GroupId> incomplete_;
+  std::deque<Unapplied> unapplied_;
+  Lsn position_ = 0, received_ = 0, durable_ = 0, applied_ = 0;
   bool rescanned_ = false;
   bool held_ = false;
   std::uint64_t bytes_sent_ = 0;

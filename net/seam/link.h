@@ -35,6 +35,7 @@ class LinkEvents {
  public:
   virtual ~LinkEvents() = default;
   virtual void frame(Link& link, ByteView body) = 0;  // valid during the call
+  virtual void progress(Link&) {}                    // a part of a frame: on a slow line one takes long
   virtual void writable(Link& link) = 0;              // unsent_bytes() fell to zero
   virtual void closed(Link& link, const Error& why) = 0;
 };

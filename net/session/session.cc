@@ -31,6 +31,12 @@ std::optional<HelloRefused> judge_hello(const SessionIdentity& identity, const H
                    fmt::format("node {} was removed from the volume; join it again with an empty store "
                                "(vmfs token on {}, then vmfs join)",
                                theirs.self.name, own.self.name));
+  if (theirs.payload_max < own.payload_max)
+    return refusal(RefusalReason::kSegments,
+                   fmt::format("the journal of {} takes records of {} bytes at most, that of {} has records of "
+                               "up to {}: its segments are too small; make that store anew (vmfs init and "
+                               "vmfs join choose segments that fit)",
+                               theirs.self.name, theirs.payload_max, own.self.name, own.payload_max));
   bool known = std::find(identity.known.begin(), identity.known.end(), theirs.self.id) !=
                identity.known.end();
   // Whom we dialled by an address from a token is who we were told to meet; whoever asks to join has
@@ -94,7 +100,7 @@ Session::Actions Session::displaced() {
 void Session::maybe_establish(Actions& actions) {
   if (!accepted_ || !welcomed_ || state_ != State::kHello) return;
   state_ = State::kEstablished;
-  actions.push_back(EstablishedAction{});
+  actions.emplace_back(EstablishedAction{});
 }
 
 Session::Actions Session::message(const Message& message, std::int64_t now_ns) {

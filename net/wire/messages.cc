@@ -30,7 +30,7 @@ struct Encoder {
     Bytes bytes = begin(MessageType::kHello);
     Writer out(bytes);
     out.put(kHelloMagic).put(m.version_oldest).put(m.version).put(m.features);
-    out.bytes(m.volume).put(m.life);
+    out.bytes(m.volume).put(m.life).put(m.payload_max);
     put(out, m.joining);
     put(out, m.self);
     return bytes;
@@ -57,7 +57,7 @@ struct Encoder {
   Bytes operator()(const Ack& m) const {
     Bytes bytes = begin(MessageType::kAck);
     Writer out(bytes);
-    out.put(m.received).put(m.durable);
+    out.put(m.received).put(m.durable).put(m.applied);
     put(out, m.full);
     return bytes;
   }
@@ -121,6 +121,13 @@ struct Encoder {
   Bytes operator()(const Bye& m) const {
     Bytes bytes = begin(MessageType::kBye);
     Writer(bytes).text(m.reason);
+    return bytes;
+  }
+  Bytes operator()(const Standing& m) const {
+    Bytes bytes = begin(MessageType::kStanding);
+    Writer out(bytes);
+    put(out, m.caught_up);
+    put(out, m.copying);
     return bytes;
   }
 };
@@ -230,6 +237,7 @@ Result<Message> decode_hello(Decoder& in) {
   ByteView volume = in.raw_reader().bytes(m.volume.size());
   if (volume.size() == m.volume.size()) std::copy(volume.begin(), volume.end(), m.volume.begin());
   m.life = in.get<std::uint64_t>();
+  m.payload_max = in.get<std::uint32_t>();
   m.joining = in.flag("joining flag");
   m.self = in.peer();
   if (in.fine() && raw(m.self.id) == 0) in.wrong("node id");
@@ -301,7 +309,7 @@ Result<Message> decode_message(ByteView body) {
     case MessageType::kWelcome: return in.finish(Welcome{in.get<std::uint16_t>()});
     case MessageType::kRefusal: {
       HelloRefused m;
-      m.reason = in.one_of("refusal", RefusalReason::kWrongVolume, RefusalReason::kProtocol);
+      m.reason = in.one_of("refusal", RefusalReason::kWrongVolume, RefusalReason::kSegments);
       m.text = in.text();
       return in.finish(std::move(m));
     }
@@ -310,8 +318,10 @@ Result<Message> decode_message(ByteView body) {
       Ack m;
       m.received = in.get<std::uint64_t>();
       m.durable = in.get<std::uint64_t>();
+      m.applied = in.get<std::uint64_t>();
       m.full = in.flag("full flag");
       if (m.durable > m.received) in.wrong("acknowledgement: durable beyond received");
+      if (m.applied > m.durable) in.wrong("acknowledgement: applied beyond durable");
       return in.finish(m);
     }
     case MessageType::kFlushRequest: return in.finish(FlushRequest{in.get<std::uint64_t>()});
@@ -345,6 +355,12 @@ Result<Message> decode_message(ByteView body) {
     case MessageType::kPeers: return decode_peers(in);
     case MessageType::kPeerRemoved: return in.finish(PeerRemoved{in.get<NodeId>()});
     case MessageType::kBye: return in.finish(Bye{in.text()});
+    case MessageType::kStanding: {
+      Standing m;
+      m.caught_up = in.flag("caught-up flag");
+      m.copying = in.flag("copying flag");
+      return in.finish(m);
+    }
     case MessageType::kRecords: break;
   }
   return fail(ErrorKind::kProtocol, EPROTO,

@@ -42,6 +42,7 @@ enum class MessageType : std::uint8_t {
   kPeers = 14,
   kPeerRemoved = 15,
   kBye = 16,
+  kStanding = 17,
 };
 
 // Optional abilities; both sides use those that both have. Bit set, none defined so far: decoding
@@ -60,6 +61,7 @@ struct Hello {
   std::uint64_t features = kFeatures;
   VolumeId volume{};
   std::uint64_t life = 0;  // random for each start of the node: tells a stale connection from a second one
+  std::uint32_t payload_max = 0;  // bytes of a record's payload that its journal takes (by its segments' size)
   bool joining = false;
   PeerInfo self;
 };
@@ -77,6 +79,7 @@ enum class RefusalReason : std::uint8_t {
   kSameNode = 5,    // both sides bear one node id: a copied store, or a link to oneself
   kDuplicate = 6,   // another connection between the two is in use
   kProtocol = 7,
+  kSegments = 8,    // one side's journal cannot take what the other may send
 };
 
 struct HelloRefused {
@@ -108,7 +111,8 @@ struct Positions {
 // About the Records that the receiver of this message sent on this connection, by their numbers.
 struct Ack {
   std::uint64_t received = 0;  // in the peer's memory or better
-  std::uint64_t durable = 0;   // in the peer's journal, synced
+  std::uint64_t durable = 0;   // in the peer's journal, synced, and shown there
+  std::uint64_t applied = 0;   // in the peer's store, synced
   bool full = false;  // the peer cannot take more records now
 };
 
@@ -167,8 +171,16 @@ struct Bye {
   std::string reason;
 };
 
+// How the receiver of this message stands in the sender's eyes. Only who sends the records knows whether
+// all of them have been sent; said whenever it changes.
+struct Standing {
+  bool caught_up = false;  // it has everything, durably, and counts for what a flush promises
+  bool copying = false;    // groups are being copied to it whole
+};
+
 using Message = std::variant<Hello, Welcome, HelloRefused, Positions, Ack, FlushRequest, Want, WantRefused,
-                             Heartbeat, BaseRequest, Resolve, VolumeSettings, Peers, PeerRemoved, Bye>;
+                             Heartbeat, BaseRequest, Resolve, VolumeSettings, Peers, PeerRemoved, Bye,
+                             Standing>;
 
 Bytes encode_message(const Message& message);
 

@@ -29,7 +29,7 @@ struct VolumeSettings {
   OnPeerLoss on_peer_loss = OnPeerLoss::kContinue;
   // zstd level; 0: off; absent: by mode (off in sync and semisync, 1 in async).
   std::optional<std::int32_t> compression;
-  std::int64_t changed_wall_ns = 0;  // 0: as it was when the volume was made
+  std::int64_t changed_wall_ns = 0;  // 0: not told yet (a node that joins)
   friend bool operator==(const VolumeSettings&, const VolumeSettings&) = default;
 };
 
