@@ -83,11 +83,11 @@ Result<> mount_volume(const std::string& store_argument, const std::string& moun
   holder.no_atime = options.no_atime;
   holder.threads = daemon_threads(config);
   holder.pretend_no_resend = options.pretend_no_resend;
-  if (options.pretend_no_resend) holder.daemon_arguments.push_back("--pretend-no-resend");
+  if (options.pretend_no_resend) holder.daemon_arguments.emplace_back("--pretend-no-resend");
   return run_holder(holder);
 }
 
-Result<> unmount_volume(const std::string& path) {
+Result<> unmount_volume(const std::string& path, bool lazy) {
   VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kYes));
   if (target.mountpoint.empty())
     return fail(ErrorKind::kNotFound, EINVAL, fmt::format("{} is not mounted", path));
@@ -96,7 +96,7 @@ Result<> unmount_volume(const std::string& path) {
                 fmt::format("{} is not a mount point; it lies in {}", path, target.mountpoint));
   std::optional<HolderStatus> status;
   if (auto read = read_holder_status(holder_status_path(target.store))) status = *read;
-  return unmount_and_wait(target.mountpoint, status, false, kUnmountNs);
+  return unmount_and_wait(target.mountpoint, status, lazy, kUnmountNs);
 }
 
 Result<> restart_daemon(const std::string& path) {
@@ -165,40 +165,33 @@ void add_mount_commands(CommandLine& line) {
   struct Arguments {
     std::string store, mountpoint;
     std::vector<std::string> options;
-    bool foreground = false;
+    bool foreground = false, lazy = false;
   };
   auto arguments = std::make_shared<Arguments>();
 
-  CLI::App* mount = line.app.add_subcommand("mount", "Mount a volume");
-  mount->add_option("STORE", arguments->store, "the store on this machine")->required();
-  mount->add_option("MOUNTPOINT", arguments->mountpoint, "an empty directory")->required();
-  mount->add_flag("--foreground,-f", arguments->foreground,
-                  "stay until it is unmounted, log to standard error; for systemd");
-  mount->add_option("-o", arguments->options, "mount options: ro, noexec, exec, noatime, relatime")
-      ->allow_extra_args(false);
-  mount->callback([&line, arguments] {
-    line.run = [arguments]() -> int {
-      MountOptions options;
-      for (const std::string& list : arguments->options)
-        if (auto applied = apply_mount_options(options, list); !applied) return report(applied);
-      return report(mount_volume(arguments->store, absolute_path(arguments->mountpoint), options,
-                                 arguments->foreground));
-    };
-  });
+  line.add("mount", "Mount a volume")
+      .required("STORE", arguments->store, "the store on this machine")
+      .required("MOUNTPOINT", arguments->mountpoint, "an empty directory")
+      .flag("--foreground,-f", arguments->foreground,
+            "stay until it is unmounted, log to standard error; for systemd")
+      .optional("-o", arguments->options, "mount options: ro, noexec, exec, noatime, relatime")
+      .runs([arguments]() -> int {
+        MountOptions options;
+        for (const std::string& list : arguments->options)
+          if (auto applied = apply_mount_options(options, list); !applied) return report(applied);
+        return report(mount_volume(arguments->store, absolute_path(arguments->mountpoint), options,
+                                   arguments->foreground));
+      });
 
-  CLI::App* umount =
-      line.app.add_subcommand("umount", "Unmount a volume, and wait until its store is complete");
-  umount->add_option("MOUNTPOINT", arguments->mountpoint, "where it is mounted")->required();
-  umount->callback([&line, arguments] {
-    line.run = [arguments] { return report(unmount_volume(arguments->mountpoint)); };
-  });
+  line.add("umount", "Unmount a volume, and wait until its store is complete")
+      .required("MOUNTPOINT", arguments->mountpoint, "where it is mounted")
+      .flag("--lazy,-l", arguments->lazy,
+            "detach it at once, also if it is busy; it ends when the last user has gone")
+      .runs([arguments] { return report(unmount_volume(arguments->mountpoint, arguments->lazy)); });
 
-  CLI::App* restart = line.app.add_subcommand(
-      "restart", "Start the daemon anew, after an upgrade say; guests only see a pause");
-  restart->add_option("MOUNTPOINT", arguments->mountpoint, "where it is mounted")->required();
-  restart->callback([&line, arguments] {
-    line.run = [arguments] { return report(restart_daemon(arguments->mountpoint)); };
-  });
+  line.add("restart", "Start the daemon anew, after an upgrade say; guests only see a pause")
+      .required("MOUNTPOINT", arguments->mountpoint, "where it is mounted")
+      .runs([arguments] { return report(restart_daemon(arguments->mountpoint)); });
 }
 
 }  // namespace vmfs

@@ -60,24 +60,18 @@ Result<> run_inspect(const OfflineArguments& arguments) {
 
 void add_offline_commands(CommandLine& line) {
   auto arguments = std::make_shared<OfflineArguments>();
-  CLI::App* recover = line.app.add_subcommand(
-      "recover", "Bring an unmounted store up to its journal: its images are then plain files");
-  recover->add_option("STORE", arguments->store, "the store, not mounted")->required();
-  recover->add_option("--until", arguments->until,
-                      "LSN: cut the journal off there, when its middle is damaged; what is cut is kept");
-  recover->callback([&line, arguments] {
-    line.run = [arguments] { return report(run_recover(*arguments)); };
-  });
+  line.add("recover", "Bring an unmounted store up to its journal: its images are then plain files")
+      .required("STORE", arguments->store, "the store, not mounted")
+      .optional("--until", arguments->until,
+                "LSN: cut the journal off there, when its middle is damaged; what is cut is kept")
+      .runs([arguments] { return report(run_recover(*arguments)); });
 
-  CLI::App* inspect = line.app.add_subcommand("inspect", "Print any file that vmfs writes, read-only");
-  inspect->add_option("FILE", arguments->file,
-                      "a segment, state, vmfs.toml, holder status, image, journal or store")
-      ->required();
-  inspect->add_flag("--records", arguments->inspect.records, "list each record of a segment");
-  inspect->add_flag("--payloads", arguments->inspect.payloads, "and the first bytes of each payload");
-  inspect->callback([&line, arguments] {
-    line.run = [arguments] { return report(run_inspect(*arguments)); };
-  });
+  line.add("inspect", "Print any file that vmfs writes, read-only")
+      .required("FILE", arguments->file,
+                "a segment, state, vmfs.toml, holder status, image, journal or store")
+      .flag("--records", arguments->inspect.records, "list each record of a segment")
+      .flag("--payloads", arguments->inspect.payloads, "and the first bytes of each payload")
+      .runs([arguments] { return report(run_inspect(*arguments)); });
 }
 
 }  // namespace vmfs

@@ -63,55 +63,48 @@ Result<> set_settings(const ReplicationArguments& arguments) {
 
 void add_replication_commands(CommandLine& line) {
   auto arguments = std::make_shared<ReplicationArguments>();
-  auto choose = [&line, arguments](CLI::App* command, Result<> (*run)(const ReplicationArguments&)) {
-    command->callback([&line, arguments, run] { line.run = [=] { return report(run(*arguments)); }; });
-  };
   const char* paths_help = "mount point (the whole volume), or files and directories under one";
 
-  CLI::App* promote = line.app.add_subcommand("promote", "Make this node the one that may write");
-  promote->add_option("PATH", arguments->paths, paths_help)->required();
-  promote->add_flag("--force", arguments->force,
-                    "also when the other node cannot be asked. It may still be running guests!");
-  choose(promote, [](const ReplicationArguments& a) {
-    return change(a.paths, {{"command", "promote"}, {"force", a.force}});
-  });
+  line.add("promote", "Make this node the one that may write")
+      .required("PATH", arguments->paths, paths_help)
+      .flag("--force", arguments->force,
+            "also when the other node cannot be asked. It may still be running guests!")
+      .runs([arguments] {
+        return report(change(arguments->paths, {{"command", "promote"}, {"force", arguments->force}}));
+      });
 
-  CLI::App* demote = line.app.add_subcommand("demote", "Hand the right to write to a peer in sync");
-  demote->add_option("PATH", arguments->paths, paths_help)->required();
-  demote->add_flag("--force", arguments->force, "also when something here still has it open for writing");
-  choose(demote, [](const ReplicationArguments& a) {
-    return change(a.paths, {{"command", "demote"}, {"force", a.force}});
-  });
+  line.add("demote", "Hand the right to write to a peer in sync")
+      .required("PATH", arguments->paths, paths_help)
+      .flag("--force", arguments->force, "also when something here still has it open for writing")
+      .runs([arguments] {
+        return report(change(arguments->paths, {{"command", "demote"}, {"force", arguments->force}}));
+      });
 
-  CLI::App* resolve = line.app.add_subcommand("resolve", "End a split brain: choose which side survives");
-  resolve->add_option("PATH", arguments->paths, paths_help)->required();
-  resolve->add_option("--keep", arguments->keep,
-                      "local or peer; the other side is kept read-only under .snapshots/")
-      ->required()
-      ->check(CLI::IsMember({"local", "peer"}));
-  choose(resolve, [](const ReplicationArguments& a) {
-    return change(a.paths, {{"command", "resolve"}, {"keep", a.keep}});
-  });
+  line.add("resolve", "End a split brain: choose which side survives")
+      .required("PATH", arguments->paths, paths_help)
+      .required("--keep", arguments->keep, {"local", "peer"},
+                "local or peer; the other side is kept read-only under .snapshots/")
+      .runs([arguments] {
+        return report(change(arguments->paths, {{"command", "resolve"}, {"keep", arguments->keep}}));
+      });
 
-  CLI::App* peer = line.app.add_subcommand("peer", "List the other nodes, or remove one");
-  peer->require_subcommand(1);
-  CLI::App* list = peer->add_subcommand("list", "List the other nodes of a volume");
-  list->add_option("MOUNTPOINT", arguments->path, "where it is mounted")->required();
-  choose(list, [](const ReplicationArguments& a) { return list_peers(a.path); });
-  CLI::App* remove = peer->add_subcommand(
-      "remove", "Forget a node for good: it is refused from then on, and must join anew");
-  remove->add_option("MOUNTPOINT", arguments->path, "where it is mounted")->required();
-  remove->add_option("NODE", arguments->node, "its name or id")->required();
-  choose(remove, [](const ReplicationArguments& a) {
-    return change({a.path}, {{"command", "peer-remove"}, {"node", a.node}});
-  });
+  Command peer = line.add("peer", "List the other nodes, or remove one");
+  peer.add("list", "List the other nodes of a volume")
+      .required("MOUNTPOINT", arguments->path, "where it is mounted")
+      .runs([arguments] { return report(list_peers(arguments->path)); });
+  peer.add("remove", "Forget a node for good: it is refused from then on, and must join anew")
+      .required("MOUNTPOINT", arguments->path, "where it is mounted")
+      .required("NODE", arguments->node, "its name or id")
+      .runs([arguments] {
+        return report(change({arguments->path}, {{"command", "peer-remove"}, {"node", arguments->node}}));
+      });
 
-  CLI::App* set = line.app.add_subcommand("set", "Change the volume's settings on all nodes");
-  set->add_option("MOUNTPOINT", arguments->path, "where it is mounted")->required();
-  set->add_option("SETTING", arguments->assignments,
-                  "mode=sync|semisync|async, on-peer-loss=continue|freeze, "
-                  "compression=auto|off|zstd:N; without any: print them");
-  choose(set, set_settings);
+  line.add("set", "Change the volume's settings on all nodes")
+      .required("MOUNTPOINT", arguments->path, "where it is mounted")
+      .optional("SETTING", arguments->assignments,
+                "mode=sync|semisync|async, on-peer-loss=continue|freeze, "
+                "compression=auto|off|zstd:N; without any: print them")
+      .runs([arguments] { return report(set_settings(*arguments)); });
 }
 
 }  // namespace vmfs

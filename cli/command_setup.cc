@@ -134,38 +134,33 @@ Result<> run_token(const SetupArguments& arguments) {
 
 void add_setup_commands(CommandLine& line) {
   auto arguments = std::make_shared<SetupArguments>();
-  auto choose = [&line, arguments](CLI::App* command, Result<> (*run)(const SetupArguments&)) {
-    command->callback([&line, arguments, run] { line.run = [=] { return report(run(*arguments)); }; });
-  };
   const char* journal_help = "directory for the journal, maybe on a faster disk (default: STORE/journal)";
   const char* listen_help = "address on which this node's peers may call it (default: none)";
   const char* node_help = "this node's name (default: the machine's name)";
 
-  CLI::App* init = line.app.add_subcommand("init", "Make a new volume with its first store");
-  init->add_option("STORE", arguments->store, "directory for the store; empty or new")->required();
-  init->add_option("--name", arguments->name, "the volume's name (default: the directory's)");
-  init->add_option("--node", arguments->node, node_help);
-  init->add_option("--journal", arguments->journal, journal_help);
-  init->add_option("--journal-size", arguments->journal_size,
-                   "as 4GiB (default: 1/16 of the file system, 256MiB to 16GiB, at most 1/4 of what is "
-                   "free)");
-  init->add_option("--listen", arguments->listen, listen_help);
-  init->add_option("--mode", arguments->mode, "sync, semisync or async: what a guest's flush waits for");
-  choose(init, run_init);
+  line.add("init", "Make a new volume with its first store")
+      .required("STORE", arguments->store, "directory for the store; empty or new")
+      .optional("--name", arguments->name, "the volume's name (default: the directory's)")
+      .optional("--node", arguments->node, node_help)
+      .optional("--journal", arguments->journal, journal_help)
+      .optional("--journal-size", arguments->journal_size,
+                "as 4GiB (default: 1/16 of the file system, 256MiB to 16GiB, at most 1/4 of what is free)")
+      .optional("--listen", arguments->listen, listen_help)
+      .optional("--mode", arguments->mode, "sync, semisync or async: what a guest's flush waits for")
+      .runs([arguments] { return report(run_init(*arguments)); });
 
-  CLI::App* token = line.app.add_subcommand("token", "Print what another machine needs to join");
-  token->add_option("STORE", arguments->store, "the store on this machine")->required();
-  token->add_option("--address", arguments->address, "HOST:PORT where the other node finds this one");
-  choose(token, run_token);
+  line.add("token", "Print what another machine needs to join")
+      .required("STORE", arguments->store, "the store on this machine")
+      .optional("--address", arguments->address, "HOST:PORT where the other node finds this one")
+      .runs([arguments] { return report(run_token(*arguments)); });
 
-  CLI::App* join = line.app.add_subcommand("join", "Make a store for a volume of another machine");
-  join->add_option("STORE", arguments->store, "directory for the store; empty or new")->required();
-  join->add_option("TOKEN", arguments->token, "what `vmfs token` printed there; -: read it here")
-      ->required();
-  join->add_option("--node", arguments->node, node_help);
-  join->add_option("--listen", arguments->listen, listen_help);
-  join->add_option("--journal", arguments->journal, journal_help);
-  choose(join, run_join);
+  line.add("join", "Make a store for a volume of another machine")
+      .required("STORE", arguments->store, "directory for the store; empty or new")
+      .required("TOKEN", arguments->token, "what `vmfs token` printed there; -: read it here")
+      .optional("--node", arguments->node, node_help)
+      .optional("--listen", arguments->listen, listen_help)
+      .optional("--journal", arguments->journal, journal_help)
+      .runs([arguments] { return report(run_join(*arguments)); });
 }
 
 }  // namespace vmfs

@@ -153,29 +153,20 @@ Result<> wait_for(const WaitArguments& arguments) {
 
 void add_status_commands(CommandLine& line) {
   auto status_arguments = std::make_shared<StatusArguments>();
-  CLI::App* status = line.app.add_subcommand(
-      "status", "Show whether all is well, and what to do if not; exit status 3: it is not");
-  status->add_option("PATH", status_arguments->paths,
-                     "STORE or PATH...; without it: every volume mounted here");
-  status->add_flag("--json", status_arguments->json, "one line of JSON per volume; keys: see vmfs(1)");
-  status->add_flag("--watch", status_arguments->watch, "again every second, until interrupted");
-  status->callback([&line, status_arguments] {
-    line.run = [status_arguments] { return run_status(*status_arguments); };
-  });
+  line.add("status", "Show whether all is well, and what to do if not; exit status 3: it is not")
+      .optional("PATH", status_arguments->paths, "STORE or PATH...; without it: every volume mounted here")
+      .flag("--json", status_arguments->json, "one line of JSON per volume; keys: see vmfs(1)")
+      .flag("--watch", status_arguments->watch, "again every second, until interrupted")
+      .runs([status_arguments] { return run_status(*status_arguments); });
 
   auto wait_arguments = std::make_shared<WaitArguments>();
-  CLI::App* wait = line.app.add_subcommand("wait", "Wait until a volume is in some state");
-  wait->add_option("MOUNTPOINT", wait_arguments->path, "a mount point or PATH")->required();
-  wait->add_option("STATE", wait_arguments->condition,
-                   "connected: to every peer; in-sync: every peer has everything; ready: it is settled "
-                   "who owns what; primary: this node may write")
-      ->required()
-      ->check(CLI::IsMember({"connected", "in-sync", "ready", "primary"}));
-  wait->add_option("--timeout", wait_arguments->timeout, "seconds (default: for ever); exit status 4")
-      ->check(CLI::NonNegativeNumber);
-  wait->callback([&line, wait_arguments] {
-    line.run = [wait_arguments] { return report(wait_for(*wait_arguments)); };
-  });
+  line.add("wait", "Wait until a volume is in some state")
+      .required("MOUNTPOINT", wait_arguments->path, "a mount point or PATH")
+      .required("STATE", wait_arguments->condition, {"connected", "in-sync", "ready", "primary"},
+                "connected: to every peer; in-sync: every peer has everything; ready: it is settled "
+                "who owns what; primary: this node may write")
+      .optional("--timeout", wait_arguments->timeout, "seconds (default: for ever); exit status 4")
+      .runs([wait_arguments] { return report(wait_for(*wait_arguments)); });
 }
 
 }  // namespace vmfs

@@ -1,22 +1,10 @@
-// The program's commands, by group. Each function adds its subcommands to the application; what the
-// command line chose is run after parsing.
+// The program's commands, by group. Each function adds its own to the command line.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <functional>
-#include <string>
-
-#include "cli/exit_status.h"
+#include "cli/command_line.h"
 #include "fs/base/result.h"
 
 namespace vmfs {
-
-struct CommandLine {
-  CLI::App app{"vmfs keeps disk images on two machines: put them under a mount point, and everything "
-               "written there is on the other machine too.",
-               "vmfs"};
-  std::function<int()> run;  // what was chosen; its value is the exit status
-};
 
 void add_setup_commands(CommandLine& line);        // init, token, join
 void add_mount_commands(CommandLine& line);        // mount, umount, restart

@@ -252,7 +252,7 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
 namespace {
 
 // A TOML basic string.
-std::string quoted(std::string_view text) {
+std::string toml_text(std::string_view text) {
   std::string out = "\"";
   for (char c : text) {
     if (c == '"' || c == '\\')
@@ -286,13 +286,13 @@ std::string format_config(const Config& config) {
       "[node]\n"
       "name = {}\n"
       "id = \"{}\"\n",
-      kConfigFormat, quoted(config.volume_name), to_string(config.volume),
+      kConfigFormat, toml_text(config.volume_name), to_string(config.volume),
       mode_name(config.settings.mode), peer_loss_name(config.settings.on_peer_loss),
       compression_name(config.settings.compression), config.settings.changed_wall_ns,
-      quoted(config.node_name), config.node);
+      toml_text(config.node_name), config.node);
   out += fmt::format(
-      "listen = {}\ntls = \"{}\"\njournal = {}\njournal-size = \"{}\"\n", quoted(config.listen),
-      encryption_name(config.encryption), quoted(config.journal), format_size(config.journal_size));
+      "listen = {}\ntls = \"{}\"\njournal = {}\njournal-size = \"{}\"\n", toml_text(config.listen),
+      encryption_name(config.encryption), toml_text(config.journal), format_size(config.journal_size));
   if (config.peer_journal_size != 0)
     out += fmt::format("peer-journal-size = \"{}\"\n", format_size(config.peer_journal_size));
   out += fmt::format("memory = \"{}\"\nthreads = {}\n", format_size(config.memory), config.threads);
@@ -304,9 +304,9 @@ std::string format_config(const Config& config) {
     out += fmt::format("removed-peers = [{}]\n", list);
   }
   for (const PeerInfo& peer : config.peers) {
-    out += fmt::format("\n[[peer]]\nname = {}\n", quoted(peer.name));
+    out += fmt::format("\n[[peer]]\nname = {}\n", toml_text(peer.name));
     if (peer.id != NodeId{}) out += fmt::format("id = \"{}\"\n", peer.id);
-    out += fmt::format("address = {}\n", quoted(peer.address));
+    out += fmt::format("address = {}\n", toml_text(peer.address));
   }
   return out;
 }

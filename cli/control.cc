@@ -34,7 +34,8 @@ constexpr std::pair<ErrorKind, const char*> kKindNames[] = {
 sockaddr_un address_in(int directory) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  fmt::format_to_n(address.sun_path, sizeof address.sun_path - 1, "/proc/self/fd/{}/control", directory);
+  const std::string path = fmt::format("/proc/self/fd/{}/control", directory);
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
   return address;
 }
 

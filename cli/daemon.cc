@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <functional>
@@ -50,6 +51,17 @@ class Daemon {
   void on_node(const std::function<void()>& work);  // runs it on the node's thread, and waits
   void stop_parts(bool hand_over);
 
+  // What a peer's records change is no longer what this kernel has cached of the names. (Attributes and
+  // pages of what others own it does not keep.)
+  struct NamesWatch : Volume::Observer {
+    explicit NamesWatch(std::unique_ptr<Front>& which) : front(which) {}
+    void group_changed(GroupId, RecordType) override {}
+    void names_changed(ObjectId parent, const std::string& name) override {
+      front->invalidate_name(parent, name);
+    }
+    std::unique_ptr<Front>& front;
+  };
+
   const DaemonArguments arguments_;
   DaemonLink& link_;
   std::unique_ptr<Disk> store_disk_, journal_disk_;
@@ -61,6 +73,8 @@ class Daemon {
   std::unique_ptr<Listener> listener_;  // of the node's thread
   std::unique_ptr<VolumeWorkers> workers_;
   std::unique_ptr<Front> front_;
+  NamesWatch names_watch_{front_};
+  std::atomic<bool> kernel_resends_{false};
   std::unique_ptr<DaemonCommands> commands_;
   std::unique_ptr<ControlServer> control_;
 };
@@ -77,6 +91,14 @@ Result<> Daemon::open_volume() {
   open.still_unanswered = [this](std::uint64_t unique) { return link_.still_unanswered(unique); };
   VMFS_ASSIGN(volume_, Volume::open(*store_disk_, *journal_disk_, system_clock(),
                                     volume_options(config), open));
+  // What a journal that failed has not answered gets no error: the kernel sends it to the next daemon,
+  // which writes the journal's end again first. (Where the kernel cannot, errors are better than an end
+  // of the connection.)
+  volume_->journal().on_death([this] {
+    if (!kernel_resends_.load()) return;
+    log_error("the daemon ends, so that the next one opens the journal again");
+    ::_exit(kDaemonJournalDied);
+  });
   return {};
 }
 
@@ -91,7 +113,10 @@ NodeCallbacks Daemon::callbacks() {
     front_->when_invalidated(std::move(done));
   };
   out.expire_write_handles = [this](GroupId group) {
-    if (group != kNameSpace) front_->expire_write_handles(group);
+    // It is somebody else's from here on: what was cached while it was ours is to go as well.
+    if (group == kNameSpace) return front_->invalidate_names();
+    front_->expire_write_handles(group);
+    front_->invalidate_image(group);
   };
   // What cannot be written is logged and shown by `status`; the volume goes on with it.
   auto keep = [this](std::function<void(Config&)> change) {
@@ -137,6 +162,7 @@ Result<> Daemon::open_node() {
   options.start_alone_after_ns = config.start_alone_after_ns;
   options.continues = link_.resumed();
   options.seed = random_u64();
+  options.mountpoint = link_.mountpoint();
   node_ = std::make_unique<Node>(*volume_, *shell_, system_clock(), options, callbacks());
   volume_->set_hooks(node_.get());
   if (!config.listen.empty()) {
@@ -160,6 +186,8 @@ Result<> Daemon::start() {
   options.threads = daemon_threads(config_->config());
   options.pretend_no_resend = arguments_.pretend_no_resend;
   VMFS_ASSIGN(front_, Front::start(*volume_, link_, options));
+  volume_->add_observer(&names_watch_);
+  kernel_resends_.store(front_->kernel_resends());
   // After the front has opened again what was open before a restart: the workers delete unlinked
   // images that nobody has open.
   workers_ = std::make_unique<VolumeWorkers>(*volume_);
@@ -196,6 +224,9 @@ void Daemon::stop_parts(bool hand_over) {
   commands_->finish_restart();
   control_.reset();
   commands_.reset();
+  // Requests that wait for a peer or a token fail when the node stops; on a connection that goes on, they are
+  // the next daemon's.
+  if (!hand_over) front_->answer_no_more();
   if (hand_over) {
     std::promise<void> handed;
     shell_->post([&] {
@@ -209,6 +240,7 @@ void Daemon::stop_parts(bool hand_over) {
   on_node([&] { node_->stop(); });
   shell_->stop();
   listener_.reset();
+  volume_->remove_observer(&names_watch_);
   front_.reset();
   volume_->set_hooks(nullptr);
   node_.reset();
@@ -255,6 +287,7 @@ int run_daemon(const DaemonArguments& arguments) {
     fmt::print(stderr, "error: {}\n", link.error().message);
     return 1;
   }
+  set_log_file(log_path(arguments.store), kLogMax, /*follows=*/false);
   Daemon daemon(arguments, **link);
   if (auto started = daemon.start(); !started) {
     (*link)->report_error(started.error().message);

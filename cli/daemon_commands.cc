@@ -207,6 +207,12 @@ void DaemonCommands::remove_peer(const json& request, Reply reply) {
     std::string known;
     for (const PeerInfo& peer : parts_.node.peers()) {
       if (peer.name == name || fmt::format("{}", peer.id) == name || peer.address == name) {
+        if (peer.id == NodeId{})
+          return reply(error_to_json(
+              {ErrorKind::kRefused, EINVAL,
+               fmt::format("the node at {} was never met, so it has no id that could be refused later\nunmount, take "
+                           "its [[peer]] table out of {}/vmfs.toml, and mount again",
+                           peer.address, parts_.store)}));
         log_notice("command: remove peer {} ({})", peer.name, peer.id);
         return parts_.node.remove_peer(peer.id, answer_with(reply));
       }

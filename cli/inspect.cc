@@ -1,6 +1,5 @@
 #include "cli/inspect.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -10,11 +9,9 @@
 
 #include "cli/config.h"
 #include "cli/file.h"
-#include "cli/inspect_segment.h"
 #include "cli/target.h"
 #include "fs/base/sizes.h"
 #include "fs/holder/holder.h"
-#include "fs/journal/format.h"
 #include "fs/seam/disk.h"
 #include "fs/store/inspect.h"
 #include "net/link/token.h"
@@ -62,7 +59,7 @@ Result<> inspect_configuration(const std::string& path, const Line& line) {
 Result<> inspect_holder(const std::string& path, const Line& line) {
   VMFS_ASSIGN(HolderStatus holder, read_holder_status(path));
   line(fmt::format("holder of volume {} on {}: {} since {}", holder.volume_name, holder.mountpoint,
-                   to_string(holder.state), time_text(holder.since_wall_ns)));
+                   to_string(holder.state), human_time(holder.since_wall_ns)));
   line(fmt::format("  holder is process {}{}, daemon is process {}", holder.holder_pid,
                    holder_alive(holder) ? "" : " (dead)", holder.daemon_pid));
   line(fmt::format("  {} starts, {} crashes{}{}", holder.starts, holder.crashes,
@@ -86,8 +83,15 @@ Result<> inspect_stored(const Place& place, const Line& line) {
                    stat.type == FileType::kDirectory ? "a directory"
                    : stat.type == FileType::kSymlink ? "a symlink"
                                                      : "an image",
-                   human_size(stat.size), human_size(stat.allocated), time_text(stat.mtime_ns)));
+                   human_size(stat.size), human_size(stat.allocated), human_time(stat.mtime_ns)));
   return {};
+}
+
+Result<> inspect_segment_file(const Place& place, const InspectOptions& options, const Line& line) {
+  VMFS_ASSIGN(auto disk, open_posix_disk(place.directory));
+  VMFS_ASSIGN(auto file, disk->open(place.name, OpenMode::kRead, "inspect.open"));
+  line(fmt::format("{}:", disk->display(place.name)));
+  return inspect_segment(*file, options, [&](std::string_view text) { line(fmt::format("  {}", text)); });
 }
 
 // Of a store, or of a journal's directory: what is in it.
@@ -105,18 +109,11 @@ Result<> inspect_directory(const std::string& path, const InspectOptions& option
     if (entry.path().extension() == ".seg")
       segments.emplace(entry.path().filename().string(), entry.path().string());
   if (segments.empty()) return inspect_stored(split(path), line);
-  for (auto& [name, segment] : segments) VMFS_TRY(inspect_segment(segment, options, line));
+  for (auto& [name, segment] : segments) VMFS_TRY(inspect_segment_file(split(segment), options, line));
   return {};
 }
 
 }  // namespace
-
-std::string time_text(std::int64_t wall_ns) {
-  if (wall_ns == 0) return "never";
-  std::time_t seconds = static_cast<std::time_t>(wall_ns / 1'000'000'000);
-  return fmt::format("{:%Y-%m-%d %H:%M:%S}.{:03}", fmt::localtime(seconds),
-                     wall_ns / 1'000'000 % 1000);
-}
 
 Result<> inspect_file(const std::string& path, const InspectOptions& options, const Line& line) {
   std::string absolute = absolute_path(path);
@@ -134,8 +131,8 @@ Result<> inspect_file(const std::string& path, const InspectOptions& options, co
   file.reset();
   std::string_view text(reinterpret_cast<const char*>(head.data()), size);
   // A damaged segment is still known by its name.
-  if (text.substr(0, 4) == "VMFS" || place.name.ends_with(".seg"))
-    return inspect_segment(absolute, options, line);
+  if (looks_like_segment(head) || place.name.ends_with(".seg"))
+    return inspect_segment_file(place, options, line);
   if (place.name == "vmfs.toml") return inspect_configuration(absolute, line);
   if (looks_like_state(head) || place.name == "state") return inspect_state_file(place, line);
   if (place.name == "secret") {

@@ -6,13 +6,9 @@
 #include <string_view>
 
 #include "fs/base/result.h"
+#include "fs/journal/inspect.h"
 
 namespace vmfs {
-
-struct InspectOptions {
-  bool records = false;  // every record of a segment, not only the sums
-  bool payloads = false; // and the first bytes of their payloads
-};
 
 // `line` gets the output, a line a call.
 Result<> inspect_file(const std::string& path, const InspectOptions& options,

@@ -11,11 +11,5 @@ int main(int argc, char** argv) {
   if (name == "mount.vmfs") return vmfs::run_mount_helper(argc, argv);
   vmfs::CommandLine line;
   vmfs::add_all_commands(line);
-  try {
-    line.app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    // Help and version are "errors" too, with status 0.
-    return line.app.exit(error) == 0 ? vmfs::kSuccess : vmfs::kUsage;
-  }
-  return line.run();
+  return line.run(argc, argv);
 }

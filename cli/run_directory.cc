@@ -3,11 +3,9 @@
 #include <limits.h>
 #include <poll.h>
 #include <sys/inotify.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 
 #include "cli/control.h"
 #include "cli/file.h"
@@ -18,12 +16,7 @@ std::string holder_status_path(const std::string& store) { return control_direct
 std::string log_path(const std::string& store) { return control_directory(store) + "/daemon.log"; }
 
 Result<> prepare_run_directory(const std::string& store) {
-  VMFS_TRY(make_directory_durably(control_directory(store), 0700));
-  std::string log = log_path(store);
-  struct stat status {};
-  if (::stat(log.c_str(), &status) == 0 && static_cast<std::uint64_t>(status.st_size) > kLogMax)
-    ::rename(log.c_str(), (log + ".old").c_str());
-  return {};
+  return make_directory_durably(control_directory(store), 0700);
 }
 
 RunDirectoryWatch::RunDirectoryWatch(const std::string& store)

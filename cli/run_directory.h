@@ -12,10 +12,10 @@ namespace vmfs {
 std::string holder_status_path(const std::string& store);
 std::string log_path(const std::string& store);
 
-// A log larger than this is put aside (daemon.log.old) when a mount begins.
+// A log larger than this becomes daemon.log.old, and a new one begins.
 inline constexpr std::uint64_t kLogMax = 16u << 20;
 
-// Makes STORE/run and puts a large log aside.
+// Makes STORE/run.
 Result<> prepare_run_directory(const std::string& store);
 
 // Notices entries that come, go or are replaced in STORE/run, from its construction on.

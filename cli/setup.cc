@@ -18,6 +18,7 @@
 #include "cli/journal_size.h"
 #include "cli/target.h"
 #include "fs/base/sizes.h"
+#include "fs/seam/clock.h"
 #include "net/link/address.h"
 
 namespace vmfs {
@@ -137,6 +138,8 @@ Result<Config> create_store(const NewStore& wish) {
   VMFS_TRY(check_name("node", config.node_name));
   config.node = new_node_id();
   config.settings.mode = wish.mode;
+  // Who joins takes the volume's settings from its first peer: these are later than none.
+  if (!wish.token) config.settings.changed_wall_ns = system_clock().wall_ns();
   if (!wish.listen.empty()) VMFS_TRY(parse_address(wish.listen));
   config.listen = wish.listen;
   if (wish.token) {

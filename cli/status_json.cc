@@ -16,6 +16,9 @@ double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
 // Seconds since 1970; null: never.
 json moment(std::int64_t wall_ns) { return wall_ns == 0 ? json(nullptr) : json(seconds(wall_ns)); }
 
+// null: not known.
+json count(const std::optional<std::uint64_t>& number) { return number ? json(*number) : json(nullptr); }
+
 std::string id_text(auto id) { return fmt::format("{}", id); }
 
 std::string peer_name(const PeerInfo& peer) {
@@ -45,8 +48,14 @@ json peer_to_json(const PeerStatus& peer, const VolumeSettings& settings) {
       {"state", to_string(peer.sync)},
       {"in_sync", peer.sync == PeerSync::kInSync},
       {"was_in_sync", peer.was_in_sync},
+      {"lag_records", count(peer.lag_records)},
       {"lag_bytes", peer.lag_bytes},
       {"lag_seconds", seconds(peer.lag_ns)},
+      {"received_lsn", peer.received},
+      {"durable_lsn", peer.durable},
+      {"applied_lsn", peer.applied},
+      {"copies_due", peer.copies_due},
+      {"copies_here", peer.copies_here},
       {"bytes_sent", peer.bytes_sent},
       {"bytes_received", peer.bytes_received},
       {"send_bytes_per_second", peer.send_bytes_per_second},
@@ -62,9 +71,10 @@ json image_to_json(const ImageStatus& image, const NodeStatus& node) {
     peers.push_back({{"node", name_of(peer.node, node)},
                      {"epoch", id_text(peer.position.epoch)},
                      {"seq", peer.position.seq},
-                     {"lag_records", peer.lag_records},
+                     {"lag_records", count(peer.lag_records)},
                      {"lag_bytes", peer.lag_bytes},
                      {"lag_seconds", seconds(peer.lag_ns)},
+                     {"copy_due", peer.copy_due},
                      {"state", peer.state},
                      {"rule", peer.rule}});
   return {{"path", image.path},
@@ -73,7 +83,9 @@ json image_to_json(const ImageStatus& image, const NodeStatus& node) {
           {"state", image_state(image)},
           {"epoch", id_text(image.position.epoch)},
           {"seq", image.position.seq},
-          {"lost_records", image.lost_records},
+          {"size", image.size},
+          {"lost_records", count(image.lost_records)},
+          {"lost_whole", image.lost_whole},
           {"peers", std::move(peers)}};
 }
 
@@ -147,16 +159,18 @@ json status_to_json(const DaemonFacts& facts, const Config& config, const NodeSt
        {{"directory", facts.journal_directory},
         {"bytes_used", usage.journal_used},
         {"bytes_max", usage.journal_max},
-        {"unapplied_bytes", usage.unapplied_bytes}}},
+        {"unapplied_bytes", usage.unapplied_bytes},
+        {"written_lsn", node.written}}},
       {"store_space",
        {{"bytes_total", usage.store.total}, {"bytes_available", usage.store.available}}},
       {"peers", std::move(peers)},
       {"name_space", std::move(name_space)},
       {"images", std::move(images)},
       {"loss_if_this_node_dies",
-       {{"records", node.lost_records},
+       {{"records", count(node.lost_records)},
         {"bytes", node.lost_bytes},
-        {"seconds", seconds(node.lost_ns)}}},
+        {"seconds", seconds(node.lost_ns)},
+        {"images", node.lost_images}}},
       {"problems", std::move(all_problems)},
   };
 }

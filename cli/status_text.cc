@@ -60,9 +60,11 @@ std::string since(double wall, double now) {
 }
 
 std::string lag_text(const json& peer) {
-  std::string text = fmt::format("behind by {}", human_size(bytes_of(peer, "lag_bytes")));
-  if (double records = number_of(peer, "lag_records"); records > 0)
-    text += fmt::format(", {:.0f} records", records);
+  auto records = peer.find("lag_records");
+  std::string text = records != peer.end() && records->is_number()
+                         ? fmt::format("behind by {:.0f} records, {}", records->get<double>(),
+                                       human_size(bytes_of(peer, "lag_bytes")))
+                         : fmt::format("behind by at most {}", human_size(bytes_of(peer, "lag_bytes")));
   if (double lag = number_of(peer, "lag_seconds"); lag > 0) text += fmt::format(", {:.1f} s", lag);
   return text;
 }
@@ -85,12 +87,16 @@ std::string peer_line(const json& peer, double now, std::size_t width,
     line += state == "in-sync" ? paint(options, Colour::kGood, "in sync")
                                : paint(options, Colour::kWarn, state);
     if (state == "full-copy") {
-      double total = number_of(peer, "copy_bytes_total");
-      line += fmt::format(": {} of {}", human_size(bytes_of(peer, "copy_bytes_done")),
-                          human_size(static_cast<std::uint64_t>(total)));
+      line += peer.value("copies_here", false)
+                  ? std::string(" to this node")
+                  : fmt::format(" to it: {} of {}", human_size(bytes_of(peer, "copy_bytes_done")),
+                                human_size(bytes_of(peer, "copy_bytes_total")));
     } else if (bytes_of(peer, "lag_bytes") > 0) {
       line += ", " + lag_text(peer);
     }
+    double durable = number_of(peer, "durable_lsn"), applied = number_of(peer, "applied_lsn");
+    if (durable > applied)
+      line += fmt::format("; {} not yet in its store", human_size(static_cast<std::uint64_t>(durable - applied)));
     line += fmt::format("; connected to {} {}", text_of(peer, "remote"),
                         since(number_of(peer, "link_since"), now));
     double sending = number_of(peer, "send_bytes_per_second");
@@ -117,7 +123,10 @@ std::string image_peers(const json& image) {
   for (const json& peer : part_of(image, "peers")) {
     if (!out.empty()) out += "; ";
     out += fmt::format("{}: {}", text_of(peer, "node"), text_of(peer, "state"));
-    if (number_of(peer, "lag_records") > 0) out += ", " + lag_text(peer);
+    if (peer.value("copy_due", false))
+      out += ", has no state of it";
+    else if (number_of(peer, "lag_bytes") > 0)
+      out += ", " + lag_text(peer);
     if (std::string rule = text_of(peer, "rule"); text_of(peer, "state") == "split" && !rule.empty())
       out += fmt::format(" (rule: {})", rule);
   }
@@ -163,10 +172,17 @@ std::string loss_line(const json& status) {
   std::string head = fmt::format("  if {} dies now:  ", text_of(status, "node"));
   if (part_of(status, "peers").empty())
     return head + "everything is lost that is on this node alone: the volume has no peer\n";
-  double records = number_of(loss, "records");
-  if (records == 0) return head + "nothing is lost\n";
-  return head + fmt::format("the last {:.0f} records are lost ({}, {:.1f} s)\n", records,
-                            human_size(bytes_of(loss, "bytes")), number_of(loss, "seconds"));
+  std::string size = human_size(bytes_of(loss, "bytes"));
+  auto records = loss.find("records");
+  if (records == loss.end() || !records->is_number())
+    return head + fmt::format("at most {} is lost, the last {:.1f} s (no peer was met since the daemon's start)\n",
+                              size, number_of(loss, "seconds"));
+  if (double images = number_of(loss, "images"); images > 0)
+    return head + fmt::format("{:.0f} image{} lost, of which no peer has a whole state yet\n", images,
+                              images == 1 ? " is" : "s are");
+  if (*records == 0) return head + "nothing is lost\n";
+  return head + fmt::format("the last {:.0f} records are lost ({}, {:.1f} s)\n", records->get<double>(), size,
+                            number_of(loss, "seconds"));
 }
 
 }  // namespace
