@@ -3,7 +3,6 @@
 
 import os
 import re
-import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -30,10 +29,14 @@ TOP_LEVEL = {"CMakeLists.txt", "CMakePresets.json", "README.md", "fs", "net", "c
              ".gitignore", ".clang-format", "LICENSE"}
 
 
-def tracked_files():
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
-                            capture_output=True, text=True, check=True)
-    return [f for f in listed.stdout.split("\n") if f and os.path.exists(os.path.join(ROOT, f))]
+def source_files():
+    """All but what is built and what git keeps: the tree may be an archive's, without git."""
+    found = []
+    for path, below, names in os.walk(ROOT):
+        below[:] = [d for d in below if d not in (".git", "__pycache__")
+                    and not (path == ROOT and (d == "build" or d.startswith("build-")))]
+        found += [os.path.relpath(os.path.join(path, name), ROOT) for name in names if name != ".git"]
+    return sorted(found)
 
 
 def read(path):
@@ -70,6 +73,32 @@ def check_sizes(files):
                 yield f"{path}: {lines} lines; its second subject wants a file ({LINES_MAX} at most)"
 
 
+def defined_types(text):
+    """The types that a file defines at the level of a named namespace: "namespace::Name"."""
+    spaces = []
+    for line in text.split("\n"):
+        opened = re.match(r"(?:inline )?namespace ?([\w:]*) ?\{$", line)
+        if opened:
+            spaces.append(opened.group(1))
+        elif line.startswith("}  // namespace") and spaces:
+            spaces.pop()
+        found = re.match(r"(?:class|struct|union|enum class|enum) ([\w:]+)(?! *;)\b[^;]*$", line)
+        if found and spaces and all(spaces):
+            yield "::".join(spaces + [found.group(1)])
+
+
+def check_type_names(files):
+    """Two types of one name in one program are undefined behaviour that no compiler reports."""
+    places = {}
+    for path in files:
+        if path.endswith((".cc", ".h")):
+            for name in set(defined_types(read(path))):
+                places.setdefault(name, []).append(path)
+    for name, where in sorted(places.items()):
+        if len(where) > 1:
+            yield f"{where[0]}: {name} is also defined in {' and '.join(where[1:])}"
+
+
 def check_words(files):
     unfinished = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
     for path in files:
@@ -96,9 +125,9 @@ def check_map(files):
 
 
 def main():
-    files = tracked_files()
+    files = source_files()
     problems = []
-    for check in (check_layers, check_sizes, check_words, check_top_level, check_map):
+    for check in (check_layers, check_sizes, check_type_names, check_words, check_top_level, check_map):
         problems += check(files)
     for problem in problems:
         print(problem)

@@ -1,6 +1,6 @@
 // What the engine costs without FUSE: `volume_bench DIRECTORY [SECONDS]`. Makes a volume in a fresh directory
-// below DIRECTORY, prints operations per second of 4 KiB random writes and reads, one thread and eight, and
-// removes it.
+// below DIRECTORY, prints operations per second of 4 KiB random writes and reads and of creations, one thread
+// and eight, and removes it.
 #include <fmt/format.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -90,6 +90,12 @@ int run(const std::string& directory, double seconds) {
       volume->flush(*image, {}, [](Result<>) {});
       return written;
     });
+    std::atomic<std::uint64_t> names{0};
+    for (int threads : {1, 8})
+      measure("create", threads, seconds, [&](std::uint64_t) {
+        return volume->create({}, kRootObject, fmt::format("file{}", names.fetch_add(1)), 0600)
+            .has_value();
+      });
     volume->close_image(image, true, true);
     image.reset();
     workers.reset();

@@ -155,40 +155,6 @@ def command_line(scratch):
 
 
 @case(seconds=60)
-def full_disk(scratch):
-    """The store's file system fills up: ENOSPC for the client, nothing acknowledged is lost, and it goes on after."""
-    small = scratch.file_system("small", "xfs", "400M")
-    node = Node(small, "a").init(journal_size="32MiB").mount()
-    with open(node / "kept", "wb") as file:
-        file.write(b"k" * 1_000_000)
-        os.fsync(file.fileno())
-    number = 28
-    try:
-        with open(node / "big", "wb", buffering=0) as file:
-            for _ in range(500):
-                file.write(os.urandom(1 << 20))
-        raise AssertionError("500 MiB fit into 400")
-    except OSError as error:
-        assert error.errno == number, error
-    with open(node / "kept", "rb") as file:
-        assert file.read() == b"k" * 1_000_000
-    os.unlink(node / "big")
-
-    def fits():
-        try:
-            with open(node / "after", "wb", buffering=0) as file:
-                file.write(b"a" * (10 << 20))
-                os.fsync(file.fileno())
-            return True
-        except OSError as error:
-            assert error.errno == number, error
-            return False
-    wait_until(fits, what="space after the removal")
-    node.umount()
-    assert os.path.getsize(node.stored("kept")) == 1_000_000
-
-
-@case(seconds=60)
 def garbage_on_the_port(scratch):
     """Noise, oversized frames and half-open connections do not disturb the volume."""
     with Pair(scratch).start() as pair:
@@ -205,22 +171,6 @@ def garbage_on_the_port(scratch):
         assert pair.a.status()["peers"][0]["link"] == "connected"
         for connection in held:
             connection.close()
-
-
-@case(seconds=60)
-def wrong_secret(scratch):
-    """A node with another secret is refused, and both say so."""
-    with Pair(scratch) as pair:
-        secret = os.path.join(pair.b.store, "secret")
-        with open(secret, encoding="ascii") as file:
-            good = file.read()
-        changed = "".join(("b" if c == "a" else "a") if c.isalnum() else c for c in good)
-        with open(secret, "w", encoding="ascii") as file:
-            file.write(changed)
-        pair.a.mount()
-        pair.b.mount()
-        link = wait_until(lambda: pair.b.status()["peers"][0]["link_reason"], what="the refusal")
-        assert pair.b.status()["peers"][0]["link"] != "connected", link
 
 
 @case()

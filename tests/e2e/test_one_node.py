@@ -160,6 +160,42 @@ def daemon_killed_under_fio(scratch):
     assert md5(node.stored("disk.img")) == shown
 
 
+@case(seconds=120, long=True)
+def short_pause_with_much_unapplied(scratch):
+    """The daemon dies while a GiB is in the journal alone: a client's write waits for less than a second."""
+    gib = 1 << 30
+    file_system = scratch.file_system("store-disk", "xfs", "6G")
+    node = Node(file_system, "a")
+    vmfs("init", node.store, "--name", "test", "--node", "a", "--journal", scratch / "journal", "--journal-size",
+         "4GiB")
+    node.mount()
+    block = os.urandom(1 << 20)
+    descriptor = os.open(node / "disk.img", os.O_RDWR | os.O_CREAT)
+    os.pwrite(descriptor, b"x", 2 * gib)
+    os.fsync(descriptor)
+    pauses = []
+    for turn in range(3):
+        # Frozen, the store takes nothing.
+        run("fsfreeze", "--freeze", file_system)
+        try:
+            for place in range(0, gib + (gib >> 4), 1 << 20):
+                os.pwrite(descriptor, block, place + turn)
+            os.fsync(descriptor)
+            status = node.status()
+            assert status["journal"]["unapplied_bytes"] >= gib, status["journal"]
+            os.kill(status["daemon"]["pid"], 9)
+        finally:
+            run("fsfreeze", "--unfreeze", file_system)
+        pauses.append(seconds_of(lambda: os.pwrite(descriptor, b"y" * 4096, 0)))
+        assert os.pread(descriptor, 4096, 0) == b"y" * 4096
+        assert os.pread(descriptor, 1 << 20, (5 << 20) + turn) == block
+        node.wait_for_another_daemon(status["daemon"]["pid"])
+    print(f"        pauses: {', '.join(f'{pause:.2f} s' for pause in pauses)}")
+    assert sorted(pauses)[1] < 1, pauses
+    os.close(descriptor)
+    node.umount(timeout=120)
+
+
 @case(seconds=90)
 def machine_processes_killed(scratch):
     """Daemon and holder die at once, nothing is unmounted: what was fsynced, and more, is in the next mount."""

@@ -150,6 +150,43 @@ def owner_dies_and_comes_back(scratch):
         same(pair.a.stored("x.img"), pair.b.stored("x.img"))
 
 
+@case(seconds=90)
+def async_is_a_prefix(scratch):
+    """Async mode over a slow link: of two images that were written in turn, b has a beginning of what was promised."""
+    with Pair(scratch, mode="async").start() as pair:
+        images = [os.open(pair.a / name, os.O_RDWR | os.O_CREAT) for name in ("x.img", "y.img")]
+        pair.settle()
+        pair.wan.delay(0.02)
+        pair.wan.rate(200_000)
+        blocks = [os.urandom(4096) for _ in range(300)]
+        for number, block in enumerate(blocks):
+            os.pwrite(images[number % 2], block, number * 4096)
+            os.fsync(images[number % 2])
+        time.sleep(0.5)  # something gets there
+        pair.a.kill_node()
+        pair.wan.cut()
+        pair.b.promote("--force")
+        there = [read_file(pair.b / name) for name in ("x.img", "y.img")]
+        present = [there[number % 2][number * 4096:][:4096] == block for number, block in enumerate(blocks)]
+        count = sum(present)
+        assert present == [True] * count + [False] * (len(blocks) - count), f"a gap: {present}"
+        assert 0 < count < len(blocks), f"{count} of {len(blocks)}: the link was not as slow as meant"
+        # It comes back with what it alone had: that is kept, and b's state is everybody's.
+        pair.wan.mend()
+        pair.wan.rate(0)
+        pair.a.mount()
+        pair.settle()
+        same(pair.a / "x.img", pair.b / "x.img")
+        same(pair.a / "y.img", pair.b / "y.img")
+        kept = [read_file(path) for name in ("x.img", "y.img") for path in glob.glob(pair.a / f".snapshots/*/{name}")]
+        assert len(kept) == 2, "what only a had is not kept"
+        for number, block in enumerate(blocks):
+            assert kept[number % 2][number * 4096:][:4096] == block, f"block {number} is not in what was kept"
+        pair.stop()
+        same(pair.a.stored("x.img"), pair.b.stored("x.img"))
+        same(pair.a.stored("y.img"), pair.b.stored("y.img"))
+
+
 @case(seconds=120)
 def both_die_at_once(scratch):
     """After a site's power cut the two settle between themselves who owns what, without a person."""
@@ -171,26 +208,36 @@ def both_die_at_once(scratch):
 
 @case(seconds=150)
 def split_brain_is_told_and_settled(scratch):
-    """Both sides go on alone; replication of that image stops, both are kept; resolve settles it."""
+    """Both sides go on alone; replication of these images stops, both are kept; resolve settles it either way."""
     with Pair(scratch).start() as pair:
-        write_file(pair.a / "x.img", b"common" * 1000)
+        for name in ("x.img", "y.img"):
+            write_file(pair.a / name, b"common" * 1000)
         write_file(pair.a / "other.img", b"other")
         pair.wan.cut()
         wait_until(lambda: pair.b.status()["peers"][0]["link"] != "connected", what="b's notice of the loss")
-        pair.b.promote("--force", path=pair.b / "x.img")
-        write_file(pair.a / "x.img", b"from a" * 1000)
-        write_file(pair.b / "x.img", b"from b" * 1000)
+        for name in ("x.img", "y.img"):
+            pair.b.promote("--force", path=pair.b / name)
+            write_file(pair.a / name, b"from a" * 1000)
+            write_file(pair.b / name, b"from b" * 1000)
         pair.wan.mend()
         pair.a.wait("connected")
-        wait_until(lambda: pair.a.image("x.img")["state"] == "split", what="the split's notice")
-        assert read_file(pair.a / "x.img") == b"from a" * 1000
-        assert read_file(pair.b / "x.img") == b"from b" * 1000
-        assert any("x.img" in problem for problem in pair.a.status()["problems"])
+        for node in (pair.a, pair.b):
+            for name in ("x.img", "y.img"):
+                wait_until(lambda node=node, name=name: node.image(name)["state"] == "split", what="the split's notice")
+        for name in ("x.img", "y.img"):
+            assert read_file(pair.a / name) == b"from a" * 1000
+            assert read_file(pair.b / name) == b"from b" * 1000
+            assert any(f"vmfs resolve {pair.a / name}" in problem for problem in pair.a.status()["problems"])
         vmfs("resolve", pair.a / "x.img", "--keep", "local")
         wait_until(lambda: pair.b.image("x.img")["state"] == "in-sync", timeout=30, what="the copy to b")
         assert read_file(pair.b / "x.img") == b"from a" * 1000
         kept = glob.glob(pair.b / ".snapshots/*/x.img")
         assert kept and read_file(kept[0]) == b"from b" * 1000, f"the loser is not kept: {kept}"
+        vmfs("resolve", pair.a / "y.img", "--keep", "peer")
+        wait_until(lambda: pair.a.image("y.img")["state"] == "in-sync", timeout=30, what="the copy to a")
+        assert read_file(pair.a / "y.img") == b"from b" * 1000
+        kept = glob.glob(pair.a / ".snapshots/left-a-*/y.img")
+        assert kept and read_file(kept[0]) == b"from a" * 1000, f"the loser is not kept: {kept}"
         assert read_file(pair.b / "other.img") == b"other"
         pair.stop()
         same(pair.a.stored("x.img"), pair.b.stored("x.img"))

@@ -112,6 +112,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::memcpy(loose.data(), &header, sizeof header);
   }
   MemoryFile inspected(std::move(loose));
-  CHECK_INVARIANT(inspect_segment(inspected, [](std::string_view) {}).has_value());
+  const InspectOptions everything{.records = true, .payloads = true};
+  CHECK_INVARIANT(inspect_segment(inspected, everything, [](std::string_view) {}).has_value());
   return 0;
 }

@@ -1,5 +1,5 @@
 // Any text either is no token, or is one whose content encodes to a text that decodes to the same; any
-// 72 bytes either are no Hello or one that is judged.
+// 72 bytes either are no LinkHello or one that is judged.
 #include <cstdint>
 #include <string_view>
 
@@ -14,8 +14,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     CHECK_INVARIANT(again && again->secret == token->secret && again->address == token->address,
                     "a token changed when encoded again");
   }
-  if (size >= sizeof(vmfs::Hello)) {
-    const vmfs::ByteView bytes(reinterpret_cast<const std::byte*>(data), sizeof(vmfs::Hello));
+  if (size >= sizeof(vmfs::LinkHello)) {
+    const vmfs::ByteView bytes(reinterpret_cast<const std::byte*>(data), sizeof(vmfs::LinkHello));
     if (auto hello = vmfs::parse_hello(bytes, vmfs::LinkRole::kDialer))
       vmfs::judge_hello(*hello, vmfs::LinkCredentials{});
   }

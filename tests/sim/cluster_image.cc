@@ -33,9 +33,13 @@ std::optional<std::size_t> ClusterImage::moment(const std::vector<ChangeNumber>&
       if (count == writes_.size()) break;
       const ClusterWrite& write = writes_[count];
       if (skip[count]) continue;
+      if (write.kind == ClusterWrite::Kind::kTruncate) {
+        state.resize(write.first);
+        continue;
+      }
       state.resize(std::max<std::size_t>(state.size(), write.first + write.count));
       std::fill_n(state.begin() + static_cast<std::ptrdiff_t>(write.first), write.count,
-                  write.number);
+                  write.kind == ClusterWrite::Kind::kWrite ? write.number : 0);
     }
   }
   return latest;

@@ -11,9 +11,11 @@
 namespace vmfs::sim {
 
 struct ClusterWrite {
+  enum class Kind { kWrite, kZero, kTruncate };  // kTruncate: the image has `first` cells then
   ChangeNumber number = 0;
   std::uint64_t first = 0, count = 0;  // cells
   bool in_doubt = false;               // the node died under it
+  Kind kind = Kind::kWrite;
 };
 
 class ClusterImage {
@@ -39,7 +41,7 @@ class ClusterImage {
   std::optional<std::size_t> moment(const std::vector<ChangeNumber>& cells, std::size_t floor,
                                     std::vector<bool>* left_out) const;
 
-  const std::string name_;
+  std::string name_;
   std::vector<ClusterWrite> writes_;
   std::size_t flushed_ = 0, flushed_on_both_ = 0;
 };

@@ -9,7 +9,11 @@ namespace vmfs::sim {
 ClusterNode::ClusterNode(ClusterShared& shared, std::string name_in)
     : name(std::move(name_in)),
       id(new_node_id()),
-      disk({.name = name, .clones = shared.random.one_in(2)}, shared.random.next(), &shared.clock),
+      disk({.name = name,
+            .clones = shared.random.one_in(2),
+            .metadata_order =
+                shared.random.one_in(2) ? MetadataOrder::kGlobal : MetadataOrder::kPerDirectory},
+           shared.random.next(), &shared.clock),
       shared_(shared) {
   if (!disk.make_directory("journal", "sim")) fail_scenario("the journal's directory");
   journal_disk_ = disk.subdirectory("journal");
@@ -44,7 +48,7 @@ bool ClusterNode::start(const std::vector<ClusterNode*>& peers) {
       known_peers_.push_back({joining_ ? NodeId{} : peer->id, peer->name, peer->name});
   auto opened = Volume::open(disk, *journal_disk_, shared_.clock, options(), {});
   if (!opened || disk.stopped()) {
-    SIM_CHECK(disk.stopped(), "open {}: {}", name, opened.error().message);
+    SIM_CHECK(disk.stopped() || troubled, "open {}: {}", name, opened.error().message);
     if (opened) opened->reset();
     disk.restart();
     return false;

@@ -46,6 +46,8 @@ class ClusterNode {
   bool up() const { return node != nullptr; }
   // Whether the machine's planned end has come: the caller lets it die.
   bool must_die() const { return up() && disk.stopped(); }
+  // The journal takes nothing more until it is opened again.
+  bool journal_dead() const { return up() && volume->journal().state().dead; }
 
   // In sync with every peer, and ownership settled.
   bool settled();
@@ -59,6 +61,7 @@ class ClusterNode {
   std::unique_ptr<SimShell> shell;
   std::unique_ptr<Node> node;
   std::uint64_t life = 0;
+  bool troubled = false;  // its disk has failed or was full: errors have a reason
 
  private:
   VolumeOptions options() const;

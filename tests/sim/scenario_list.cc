@@ -14,10 +14,12 @@ const std::vector<Scenario>& scenarios() {
       {"names", "the same, with mostly creates, renames and removals", run_names_scenario, 2},
       {"failing-disk", "the same, with failing syncs and writes", run_failing_scenario, 2},
       {"full-disk", "the same, on a disk that fills up", run_full_scenario, 1},
-      {"cluster", "two nodes: cuts, deaths and power losses of one or both", run_cluster_scenario,
+      {"cluster", "two nodes: cuts, deaths, power losses, failing and full disks", run_cluster_scenario,
        3},
       {"failover", "the same, and one is taken over by force while it is dead",
        run_failover_scenario, 3},
+      {"slow-line", "an asynchronous peer on a line that is slower than the writer",
+       run_slow_line_scenario, 1},
   };
   return list;
 }

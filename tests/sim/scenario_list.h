@@ -13,5 +13,6 @@ void run_failing_scenario(std::uint64_t seed);
 void run_full_scenario(std::uint64_t seed);
 void run_cluster_scenario(std::uint64_t seed);
 void run_failover_scenario(std::uint64_t seed);
+void run_slow_line_scenario(std::uint64_t seed);
 
 }  // namespace vmfs::sim

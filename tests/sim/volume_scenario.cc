@@ -24,7 +24,8 @@ class VolumeWorld {
                .capacity =
                    trouble == Trouble::kFullDisk ? (random_.between(8, 14) << 20) : 1ull << 40,
                .clones = random_.one_in(2),
-               .metadata_order = MetadataOrder::kGlobal},
+               .metadata_order =
+                   random_.one_in(2) ? MetadataOrder::kGlobal : MetadataOrder::kPerDirectory},
               random_.next(), &clock_),
         client_(random_.fork(), limits(trouble)) {
     options_.journal.volume = new_volume_id();

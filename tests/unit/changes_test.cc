@@ -54,7 +54,7 @@ FileStat sample_stat() {
 
 BaseBegin sample_base() {
   return {.whole = false, .ranges = {{0, 4096}, {1 << 20, 8192}}, .history = {sample_entry()},
-          .stat = sample_stat()};
+          .stat = sample_stat(), .owner = NodeId{3}, .taker = NodeId{4}};
 }
 
 std::vector<BaseObject> sample_objects() {

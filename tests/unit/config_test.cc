@@ -168,6 +168,16 @@ TEST_SUITE("config") {
     std::filesystem::remove_all(store);
   }
 
+  TEST_CASE("the manual's example is a good file") {
+    auto manual = read_small_file(VMFS_SOURCE_DIR "/docs/man/vmfs.toml.5.scd");
+    REQUIRE(manual);
+    std::size_t begin = manual->find("```\n", manual->find("# EXAMPLE")) + 4;
+    auto parsed = parse_config(manual->substr(begin, manual->find("```", begin) - begin), "/s/vmfs.toml");
+    REQUIRE_MESSAGE(parsed, parsed.error().message);
+    CHECK(parsed->journal == "/nvme/vmfs-journal");
+    CHECK(parsed->peers.size() == 1);
+  }
+
   TEST_CASE("settings that `vmfs set` takes") {
     VolumeSettings settings;
     REQUIRE(change_setting(settings, "mode=async"));

@@ -1,132 +1,14 @@
 // The front over a socket pair: INIT and its replay, restarts, resent and parked requests.
 #include <fcntl.h>
 
-#include <chrono>
 #include <thread>
 
-#include "tests/unit/fuse_kernel.h"
+#include "tests/unit/fuse_client.h"
 
 namespace vmfs {
 namespace {
 
-using test::FakeKernel;
-using test::KernelAnswer;
-using test::ScratchVolume;
-
-constexpr std::uint64_t kRoot = 1;
-
-// Images wait for a token for ever, until the test moves.
-struct WaitingHooks : ReplicationHooks {
-  Error may_not_change(GroupId, Gate) override { return {ErrorKind::kWouldWait, EAGAIN, {}}; }
-  void written(Lsn) override {}
-  void await_peers(GroupId, Lsn, std::function<void(Result<>)> done) override { done({}); }
-  bool backlog_full() override { return false; }
-};
-
-ConnectionMemory new_memory() {
-  auto memory = ConnectionMemory::create(ConnectionId{0x77});
-  REQUIRE(memory);
-  memory->header().starts.store(1);
-  return std::move(*memory);
-}
-
-std::unique_ptr<Front> start(ScratchVolume& volume, FakeKernel& kernel, ConnectionMemory& memory,
-                             unsigned threads = 1) {
-  FrontOptions options;
-  options.threads = threads;
-  auto front = Front::start(*volume, kernel.parts(memory), options);
-  REQUIRE_MESSAGE(front, front.error().message);
-  return std::move(*front);
-}
-
-// The first daemon of a connection: the kernel speaks first.
-std::unique_ptr<Front> begin(ScratchVolume& volume, FakeKernel& kernel, ConnectionMemory& memory,
-                             unsigned threads = 1) {
-  kernel.send(FakeKernel::kMain, FakeKernel::init());
-  auto front = start(volume, kernel, memory, threads);
-  auto answer = kernel.answer(FakeKernel::kMain);
-  REQUIRE(answer);
-  CHECK(answer->header.error == 0);
-  return front;
-}
-
-void end(FakeKernel& kernel, std::unique_ptr<Front> front) {
-  kernel.close();
-  CHECK(front->wait() == Front::End::kUnmounted);
-}
-
-struct Created {
-  std::uint64_t node = 0, handle = 0;
-  std::uint32_t open_flags = 0;
-};
-Bytes create_message(std::uint64_t unique, const std::string& name, std::uint32_t flags) {
-  fuse_create_in body{};
-  body.flags = flags;
-  body.mode = 0100644;
-  return FakeKernel::message(FUSE_CREATE, unique, kRoot, body, FakeKernel::text(name));
-}
-Created created_by(const KernelAnswer& answer) {
-  REQUIRE(answer.header.error == 0);
-  struct Both {
-    fuse_entry_out entry;
-    fuse_open_out open;
-  };
-  const auto both = answer.as<Both>();
-  return {both.entry.nodeid, both.open.fh, both.open.open_flags};
-}
-Bytes write_message(std::uint64_t unique, const Created& file, std::uint64_t offset,
-                    const std::string& bytes) {
-  fuse_write_in body{};
-  body.fh = file.handle;
-  body.offset = offset;
-  body.size = static_cast<std::uint32_t>(bytes.size());
-  return FakeKernel::message(FUSE_WRITE, unique, file.node, body, bytes);
-}
-Bytes read_message(std::uint64_t unique, const Created& file, std::uint32_t size) {
-  fuse_read_in body{};
-  body.fh = file.handle;
-  body.size = size;
-  return FakeKernel::message(FUSE_READ, unique, file.node, body);
-}
-Bytes release_message(std::uint64_t unique, const Created& file) {
-  fuse_release_in body{};
-  body.fh = file.handle;
-  return FakeKernel::message(FUSE_RELEASE, unique, file.node, body);
-}
-std::string text_of(const KernelAnswer& answer) {
-  return {reinterpret_cast<const char*>(answer.body.data()), answer.body.size()};
-}
-Bytes resent(Bytes message) {
-  fuse_in_header header;
-  std::memcpy(&header, message.data(), sizeof header);
-  header.unique |= kUniqueResend;
-  std::memcpy(message.data(), &header, sizeof header);
-  return message;
-}
-
-// A slot is cleared after its answer was given, so the kernel's side may see the answer first. False if
-// it does not come to that within ten seconds.
-bool comes_to_wait_for(const ConnectionMemory& memory, const std::vector<std::uint64_t>& uniques) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-  while (memory.unanswered() != uniques) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
-
-// A new daemon on the same connection: new descriptors stand for the kernel's patience.
-std::unique_ptr<Front> restart(ScratchVolume& volume, FakeKernel& kernel, ConnectionMemory& memory) {
-  memory.header().starts.fetch_add(1);
-  volume.open(ConnectionId{memory.header().connection}, memory.unanswered());
-  auto front = start(volume, kernel, memory);
-  auto notice = kernel.answer(FakeKernel::kMain);
-  REQUIRE(notice);
-  CHECK(notice->header.unique == 0);
-  CHECK(notice->header.error == kNotifyResend);
-  CHECK(notice->body.empty());
-  return front;
-}
+using namespace test;
 
 TEST_SUITE("fuse front") {
   TEST_CASE("INIT is answered with what the kernel offers, and kept") {
@@ -187,6 +69,28 @@ TEST_SUITE("fuse front") {
     CHECK(front->statistics().open_handles == 1);
     CHECK_FALSE(volume->activity(ObjectId{file.node}).open_writer);
     CHECK(kernel.ask(1, read_message(14, file, 10)).header.error == -EBADF);
+    end(kernel, std::move(front));
+  }
+
+  TEST_CASE("a handle whose right to write was given away stays without it, however soon the daemon died") {
+    ScratchVolume volume("given-away");
+    ConnectionMemory memory = new_memory();
+    Created file, other;
+    {
+      FakeKernel kernel(1);
+      auto front = begin(volume, kernel, memory);
+      file = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+      other = created_by(kernel.ask(1, create_message(6, "other", O_RDWR)));
+      CHECK(kernel.ask(1, write_message(8, file, 0, "before")).header.error == 0);
+      // The hand-over is durable; the daemon dies before it has told the handles.
+      REQUIRE(volume->release(ObjectId{file.node}, NodeId{9}));
+      end(kernel, std::move(front));
+    }
+    FakeKernel kernel(1);
+    auto front = restart(volume, kernel, memory);
+    CHECK(kernel.ask(1, write_message(10, file, 0, "after")).header.error == -EIO);
+    CHECK(kernel.ask(1, write_message(12, other, 0, "of its own")).header.error == 0);
+    CHECK(text_of(kernel.ask(1, read_message(14, file, 100))) == "before");
     end(kernel, std::move(front));
   }
 
@@ -253,9 +157,7 @@ TEST_SUITE("fuse front") {
 
     volume->set_gate(ObjectId{file.node}, Gate::kOpen);
     volume->reopen(ObjectId{file.node});
-    while (volume->run_parked()) {
-    }
-    auto answer = kernel.answer(2);
+    auto answer = answer_of_parked(volume, kernel, 2);
     REQUIRE(answer);
     CHECK(answer->header.unique == 6);
     CHECK(answer->as<fuse_write_out>().size == 5);
@@ -267,9 +169,7 @@ TEST_SUITE("fuse front") {
     kernel.send(1, write_message(12, file, 0, "never"));
     while (front->statistics().parked == 0) std::this_thread::yield();
     volume->refuse(ObjectId{file.node}, Error{ErrorKind::kReadOnly, EROFS, {}});
-    while (volume->run_parked()) {
-    }
-    answer = kernel.answer(1);
+    answer = answer_of_parked(volume, kernel, 1);
     REQUIRE(answer);
     CHECK(answer->header.error == -EROFS);
     end(kernel, std::move(front));

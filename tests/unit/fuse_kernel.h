@@ -66,17 +66,18 @@ class FakeKernel {
 
   template <class Body>
   static Bytes message(std::uint32_t opcode, std::uint64_t unique, std::uint64_t node,
-                       const Body& body, std::string_view more = {}) {
+                       const Body& body, std::string_view more = {},
+                       std::uint32_t process = static_cast<std::uint32_t>(::getpid())) {
     fuse_in_header header{};
     header.opcode = opcode;
     header.unique = unique;
     header.nodeid = node;
-    header.pid = static_cast<std::uint32_t>(::getpid());
+    header.pid = process;
     header.len = static_cast<std::uint32_t>(sizeof header + sizeof body + more.size());
     Bytes bytes(header.len);
     std::memcpy(bytes.data(), &header, sizeof header);
     std::memcpy(bytes.data() + sizeof header, &body, sizeof body);
-    std::memcpy(bytes.data() + sizeof header + sizeof body, more.data(), more.size());
+    std::memcpy(bytes.data() + sizeof header + sizeof body, more.empty() ? "" : more.data(), more.size());
     return bytes;
   }
   static std::string text(std::string_view name) { return std::string(name) + '\0'; }

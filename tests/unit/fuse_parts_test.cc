@@ -1,5 +1,7 @@
 // The front's and the holder's parts by themselves.
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -9,7 +11,9 @@
 
 #include "fs/fuse/directories.h"
 #include "fs/fuse/invalidator.h"
+#include "fs/base/log.h"
 #include "fs/fuse/kernel.h"
+#include "fs/fuse/open_table.h"
 #include "fs/fuse/reply.h"
 #include "fs/fuse/request.h"
 #include "fs/holder/crash_policy.h"
@@ -51,10 +55,11 @@ struct NotingKernel : Invalidator::Kernel {
   void forget_name(ObjectId parent, const std::string& name) override {
     note(parent, fmt::format("name {}/{}", raw(parent), name));
   }
-  void each_name(const std::function<void(ObjectId, const std::string&)>& visit) override {
-    visit(kRootObject, "a");
-    visit(kRootObject, "b");
-    visit(ObjectId{9}, "c");
+  void each_directory(
+      const std::function<void(ObjectId, const std::vector<std::string>&)>& visit) override {
+    visit(kRootObject, {"a", "b"});
+    visit(ObjectId{9}, {"c"});
+    visit(ObjectId{10}, {});
   }
   void release(std::uint64_t object) {
     std::lock_guard lock(mutex);
@@ -167,7 +172,7 @@ TEST_SUITE("fuse parts") {
     Invalidator invalidator(kernel, parked);
     invalidator.names();
     wait_until_done(invalidator);
-    CHECK(kernel.asked == std::vector<std::string>{"attributes 1", "attributes 9", "name 9/c"});
+    CHECK(kernel.asked == std::vector<std::string>{"attributes 1", "attributes 9", "name 9/c", "attributes 10"});
     kernel.asked.clear();
     parked.remove(*create);
     invalidator.was_answered(*create);
@@ -198,6 +203,25 @@ TEST_SUITE("fuse parts") {
     }
   }
 
+  TEST_CASE("a page that comes from a mapping is held, also by a handle without page cache") {
+    fuse_in_header header{};
+    header.opcode = FUSE_WRITE;
+    header.nodeid = 7;
+    fuse_write_in body{};
+    body.offset = 8192;
+    body.size = 4096;
+    for (bool from_cache : {false, true}) {
+      body.write_flags = from_cache ? FUSE_WRITE_CACHE : 0;
+      ParkedRequest request;
+      request.message.resize(sizeof header + sizeof body);
+      std::memcpy(request.message.data(), &header, sizeof header);
+      std::memcpy(request.message.data() + sizeof header, &body, sizeof body);
+      describe_locks(request, /*direct=*/true);
+      CHECK(request.image == (from_cache ? 7u : 0u));
+      CHECK(request.length == (from_cache ? 4096u : 0u));
+    }
+  }
+
   TEST_CASE("errors become numbers at this edge only") {
     CHECK(error_number({ErrorKind::kIo, ENOSPC, {}}) == ENOSPC);
     CHECK(error_number({ErrorKind::kCorrupt, 0, {}}) == EIO);
@@ -208,8 +232,8 @@ TEST_SUITE("fuse parts") {
   TEST_CASE("crashes in a row end it; being killed at work does not") {
     constexpr std::int64_t kSecond = 1'000'000'000;
     CrashPolicy policy;
-    for (int i = 0; i < 100; ++i) {
-      const auto decision = policy.ended({true, true}, i * kSecond / 10);
+    for (int i = 0; i < 200; ++i) {
+      const auto decision = policy.ended({true, true}, (i - 200) * kSecond);
       CHECK_FALSE(decision.give_up);
       CHECK(decision.delay_ns == 0);
     }
@@ -221,6 +245,76 @@ TEST_SUITE("fuse parts") {
     // Rare crashes are not a row.
     CrashPolicy rare;
     for (int i = 0; i < 20; ++i) CHECK_FALSE(rare.ended({true, false}, i * 16 * kSecond).give_up);
+    // What kills ten times a second for long is no person.
+    CrashPolicy storm;
+    unsigned kills = 1;
+    while (!storm.ended({true, true}, kills * kSecond / 10).give_up) REQUIRE(++kills < 1000);
+    CHECK(kills == CrashPolicy::kKillsMax);
+    // Killed for want of memory: the next one would be, too.
+    CrashPolicy memory;
+    for (int i = 1; i < static_cast<int>(CrashPolicy::kCrashesMax); ++i)
+      CHECK_FALSE(memory.ended({true, true, true}, i * kSecond).give_up);
+    CHECK(memory.ended({true, true, true}, 10 * kSecond).give_up);
+  }
+
+  TEST_CASE("whether the right to write was given away is told by the history") {
+    const NodeId self{1}, other{2};
+    auto epoch = [](std::uint64_t id, NodeId node) {
+      EpochEntry entry;
+      entry.epoch = EpochId{id};
+      entry.node = node;
+      return entry;
+    };
+    GroupState group;
+    group.history = {epoch(10, self), epoch(11, self)};
+    group.owner = self;
+    CHECK(epoch_mark(group) == 11);
+    CHECK_FALSE(gave_away_since(group, 10, self));
+    CHECK_FALSE(gave_away_since(group, 11, self));
+    group.owner = {};  // released, not yet taken
+    CHECK(gave_away_since(group, 10, self));
+    CHECK(gave_away_since(group, 11, self));
+    CHECK_FALSE(gave_away_since(group, 0, self));  // an older program did not note it
+    group.history.push_back(epoch(12, other));
+    group.owner = other;
+    CHECK(gave_away_since(group, 11, self));
+    CHECK_FALSE(gave_away_since(group, 12, self));  // opened there, never had it
+    group.history.push_back(epoch(13, self));
+    group.owner = self;
+    CHECK(gave_away_since(group, 11, self));
+    CHECK_FALSE(gave_away_since(group, 12, self));
+    CHECK(gave_away_since(group, 9, self));  // before all that is remembered
+  }
+
+  TEST_CASE("a log that grows becomes the old one, and whoever shares it follows") {
+    const std::string path = fmt::format("/tmp/vmfs-log-test-{}", ::getpid());
+    const int error_output = ::dup(STDERR_FILENO);
+    auto size_of = [](const std::string& name) {
+      struct stat status {};
+      return ::stat(name.c_str(), &status) == 0 ? status.st_size : -1;
+    };
+    const int log = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
+    REQUIRE(log >= 0);
+    ::dup2(log, STDERR_FILENO);
+    set_log_file(path, 4096, false);
+    for (int i = 0; i < 100; ++i) log_error("line {} of a log that is to be turned over", i);
+    const auto now = size_of(path), old = size_of(path + ".old");
+    // Another process had it open before.
+    ::dup2(log, STDERR_FILENO);
+    set_log_file(path, 0, true);
+    log_error("the follower's line");
+    const auto after = size_of(path), old_after = size_of(path + ".old");
+    set_log_file("", 0, false);
+    ::dup2(error_output, STDERR_FILENO);
+    ::close(error_output);
+    ::close(log);
+    ::unlink(path.c_str());
+    ::unlink((path + ".old").c_str());
+    CHECK(now > 0);
+    CHECK(now < 4096 + 100);
+    CHECK(old >= 4096);
+    CHECK(after > now);
+    CHECK(old_after == old);
   }
 
   TEST_CASE("the holder's status file reads back, and names a living process") {

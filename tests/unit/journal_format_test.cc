@@ -1,5 +1,8 @@
 // The format: the golden file holds it; `vmfs inspect` shows it.
+#include <algorithm>
 #include <array>
+#include <string>
+#include <vector>
 
 #include "fs/journal/inspect.h"
 #include "fs/journal/segment_scan.h"
@@ -21,7 +24,7 @@ void put(Bytes& bytes, std::uint64_t at, RecordHeader header, ByteView payload =
   header.payload_hash = hash64(payload);
   header.header_hash = hash_of(header, kIncarnation);
   std::memcpy(bytes.data() + at, &header, sizeof header);
-  std::memcpy(bytes.data() + at + sizeof header, payload.data(), payload.size());
+  std::copy(payload.begin(), payload.end(), bytes.begin() + static_cast<std::ptrdiff_t>(at + sizeof header));
 }
 
 // The first blocks of a segment: three records, a pad, and the start of a generation.
@@ -121,16 +124,28 @@ TEST_SUITE("journal format") {
         if (appender.cursor.seq == 4) bad = *reservation;
       }
     }
-    auto lines = [&] {
+    auto lines = [&](InspectOptions shown = {.records = true}) {
       auto file = scratch.disk().open(segment_name(1), OpenMode::kRead, "test");
       REQUIRE(file);
       std::vector<std::string> out;
-      REQUIRE(inspect_segment(**file, [&](std::string_view line) { out.emplace_back(line); }));
+      REQUIRE(inspect_segment(**file, shown,
+                              [&](std::string_view line) { out.emplace_back(line); }));
       return out;
     };
     auto whole = lines();
     CHECK(whole.front().find("header valid") != std::string::npos);
-    CHECK(whole[whole.size() - 2].find("seal  table of") != std::string::npos);
+    auto among = [](const std::vector<std::string>& some, std::string_view part) {
+      return std::any_of(some.begin(), some.end(),
+                         [&](const std::string& line) { return line.find(part) != line.npos; });
+    };
+    CHECK(among(whole, "seal  table of"));
+    CHECK(whole.back().ends_with(" records"));
+    const auto sums = lines({});
+    CHECK(!among(sums, "table of"));
+    CHECK(sums.front() == whole.front());
+    CHECK(sums.back() == whole.back());
+    const auto payloads = lines({.payloads = true});
+    CHECK(payloads.size() > whole.size());
     const std::uint64_t offset = bad.lsn % options.segment_size;
     scratch.flip(segment_name(1), offset + 40);
     auto damaged = lines();

@@ -227,6 +227,14 @@ TEST_SUITE("journal recovery") {
     }
   }
 
+  TEST_CASE("a generation is above the one that the caller knows of, also where nothing is to be replayed") {
+    ScratchDirectory scratch;
+    REQUIRE(Journal::create(scratch.disk(), small_options()));
+    auto journal = Journal::open(scratch.disk(), system_clock(), small_options(), {.generation = 7});
+    REQUIRE(journal);
+    CHECK((*journal)->generation() == 8);
+  }
+
   TEST_CASE("what was cut off behind the end never comes alive, and no generation comes twice") {
     ScratchDirectory scratch;
     JournalOptions options = small_options();

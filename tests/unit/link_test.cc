@@ -91,6 +91,11 @@ class Side final : public LinkEvents {
     frames.emplace_back(body.begin(), body.end());
     changed.notify_all();
   }
+  void progress(Link&) override {
+    std::lock_guard lock(mutex);
+    ++parts;
+    changed.notify_all();
+  }
   void writable(Link&) override {
     std::lock_guard lock(mutex);
     ++writables;
@@ -110,7 +115,7 @@ class Side final : public LinkEvents {
   std::unique_ptr<Link> link;       // the last one; used on the shell's thread
   std::vector<Bytes> frames;        // guarded by mutex
   std::vector<std::string> closings;
-  int writables = 0, accepted = 0;
+  int writables = 0, accepted = 0, parts = 0;
 };
 
 Bytes pattern(std::size_t size, unsigned seed) {
@@ -155,9 +160,9 @@ class RawClient {
 
 // Authenticates in clear by hand, so that what follows can be anything.
 void shake_hands(RawClient& client, const LinkCredentials& credentials) {
-  const Hello mine = make_hello(LinkRole::kDialer, credentials);
+  const LinkHello mine = make_hello(LinkRole::kDialer, credentials);
   client.write(std::as_bytes(std::span(&mine, 1)));
-  auto theirs = parse_hello(client.read(sizeof(Hello)), LinkRole::kListener);
+  auto theirs = parse_hello(client.read(sizeof(LinkHello)), LinkRole::kListener);
   REQUIRE(theirs);
   REQUIRE(theirs->verdict == HelloVerdict::kAccepted);
   const Proof proof = make_proof(LinkRole::kDialer, mine, *theirs, {}, credentials.secret);
@@ -268,11 +273,11 @@ TEST_SUITE("link") {
       CHECK(silent.closed_within(5000));
     }
     {
-      // A valid Hello, then anything but TLS.
+      // A valid LinkHello, then anything but TLS.
       RawClient liar(address);
-      const Hello hello = make_hello(LinkRole::kDialer, credentials);
+      const LinkHello hello = make_hello(LinkRole::kDialer, credentials);
       liar.write(std::as_bytes(std::span(&hello, 1)));
-      CHECK(liar.read(sizeof(Hello)).size() == sizeof(Hello));
+      CHECK(liar.read(sizeof(LinkHello)).size() == sizeof(LinkHello));
       liar.write(pattern(20'000, 3));
       liar.read(7);  // an alert
       CHECK(liar.closed_within(5000));
@@ -333,17 +338,34 @@ TEST_SUITE("link") {
     }
   }
 
+  TEST_CASE("a part of a frame is a sign of life: on a slow line the whole one takes long") {
+    const auto credentials = credentials_of(Encryption::kOffOnLoopback);
+    Side listener(credentials);
+    RawClient client(listener.listen());
+    shake_hands(client, credentials);
+    const Bytes body = pattern(1000, 4);
+    const FrameHeader header = make_frame_header(body, true);
+    Bytes bytes;
+    Writer(bytes).bytes(std::as_bytes(std::span(&header, 1))).bytes(body);
+    client.write(ByteView(bytes).first(500));
+    REQUIRE(listener.wait([&] { return listener.parts > 0; }));
+    CHECK(listener.frames.empty());
+    client.write(ByteView(bytes).subspan(500));
+    REQUIRE(listener.wait([&] { return listener.frames.size() == 1; }));
+    CHECK(listener.frames[0] == body);
+  }
+
   TEST_CASE("a proof cannot be replayed or reflected") {
     const auto credentials = credentials_of(Encryption::kOffOnLoopback);
-    const Hello a = make_hello(LinkRole::kDialer, credentials);
-    const Hello b = make_hello(LinkRole::kListener, credentials);
-    const Hello c = make_hello(LinkRole::kListener, credentials);
+    const LinkHello a = make_hello(LinkRole::kDialer, credentials);
+    const LinkHello b = make_hello(LinkRole::kListener, credentials);
+    const LinkHello c = make_hello(LinkRole::kListener, credentials);
     const Proof proof = make_proof(LinkRole::kDialer, a, b, {}, credentials.secret);
     CHECK(proof_is_right(proof, LinkRole::kDialer, a, b, {}, credentials.secret));
     CHECK_FALSE(proof_is_right(proof, LinkRole::kDialer, a, c, {}, credentials.secret));
     CHECK_FALSE(proof_is_right(proof, LinkRole::kListener, a, b, {}, credentials.secret));
     CHECK_FALSE(proof_is_right(proof, LinkRole::kDialer, a, b, as_bytes("x"), credentials.secret));
-    Hello older = b;
+    LinkHello older = b;
     older.version = 0;
     CHECK_FALSE(proof_is_right(proof, LinkRole::kDialer, a, older, {}, credentials.secret));
   }

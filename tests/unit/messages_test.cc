@@ -41,6 +41,7 @@ std::vector<Message> all_messages() {
   Hello hello;
   hello.volume[0] = std::byte{9};
   hello.life = 3;
+  hello.payload_max = 1 << 20;
   hello.joining = true;
   hello.self = {NodeId{5}, "host-a", "192.0.2.1:7411"};
   VolumeSettings settings;
@@ -51,7 +52,7 @@ std::vector<Message> all_messages() {
           Welcome{1},
           HelloRefused{RefusalReason::kRemoved, "gone"},
           some_positions(),
-          Ack{9, 8, true},
+          Ack{9, 8, 7, true},
           FlushRequest{4},
           Want{GroupId{3}, true},
           WantRefused{GroupId{3}, WantRefusal::kBehind, "lags"},
@@ -61,7 +62,8 @@ std::vector<Message> all_messages() {
           settings,
           Peers{{hello.self, {NodeId{6}, "host-b", ""}}},
           PeerRemoved{NodeId{6}},
-          Bye{"stopping"}};
+          Bye{"stopping"},
+          Standing{true, false}};
 }
 
 TEST_CASE("every message comes back as it went, and no shorter or longer one is taken for it") {
@@ -80,12 +82,13 @@ TEST_CASE("every message comes back as it went, and no shorter or longer one is 
 }
 
 TEST_CASE("golden bytes of version 1") {
-  CHECK(hex(encode_message(Ack{9, 8, true})) == "06000000" "0900000000000000" "0800000000000000" "01");
+  CHECK(hex(encode_message(Ack{9, 8, 7, true})) ==
+        "06000000" "0900000000000000" "0800000000000000" "0700000000000000" "01");
   CHECK(hex(encode_message(Want{GroupId{0x0102}, false})) == "08000000" "0201000000000000" "00");
   CHECK(hex(encode_message(Heartbeat{1, 2})) == "0a000000" "0100000000000000" "0200000000000000");
   CHECK(hex(encode_message(all_messages()[0])) ==
         "01000000" "56484c4f" "0100" "0100" "0000000000000000" "09000000000000000000000000000000"
-        "0300000000000000" "01" "0500000000000000" "06000000686f73742d61"
+        "0300000000000000" "00001000" "01" "0500000000000000" "06000000686f73742d61"
         "0e0000003139322e302e322e313a37343131");
 }
 

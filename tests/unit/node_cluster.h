@@ -121,7 +121,7 @@ inline VolumeOptions Member::volume_options() const {
   options.journal.volume = cluster.volume_id;
   options.journal.node = id;
   options.journal.segment_size = 1u << 20;
-  options.journal.size_max = 8u << 20;
+  options.journal.size_max = 12u << 20;
   options.has_peers = !peer_names.empty();
   options.joining = joining;
   return options;

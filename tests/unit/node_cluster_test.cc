@@ -1,53 +1,10 @@
 // The scenarios that two nodes must survive, as prose.
 #include <doctest/doctest.h>
 
-#include "tests/unit/node_cluster.h"
+#include "tests/unit/two_nodes.h"
 
 using namespace vmfs;
 using namespace vmfs::sim;
-
-namespace {
-
-// Two nodes that hold one volume, in sync; `a` owns everything.
-struct TwoNodes {
-  explicit TwoNodes(std::uint64_t seed, ReplicationMode mode = ReplicationMode::kSync) : cluster(seed) {
-    VolumeSettings settings;
-    settings.mode = mode;
-    Member& first = cluster.add("a", false);
-    Member& second = cluster.add("b", true);
-    first.settings = second.settings = settings;
-    first.start({});
-    second.start({"a"});
-    REQUIRE(cluster.until([&] { return in_sync(); }));
-  }
-  bool in_sync() {
-    return cluster.in_sync() && !a().status().peers.empty() && !b().status().peers.empty();
-  }
-  Member& a() { return cluster.member("a"); }
-  Member& b() { return cluster.member("b"); }
-  void settle() {
-    REQUIRE(cluster.until([&] { return in_sync() && a().status().ready && b().status().ready; }));
-    cluster.run(2 * kSecond);
-  }
-  void check_equal() {
-    settle();
-    auto here = a().stored(), there = b().stored();
-    REQUIRE(here.size() == there.size());
-    for (auto& [path, content] : here) {
-      CAPTURE(path);
-      CHECK((there[path] == content));
-    }
-  }
-  Cluster cluster;
-};
-
-std::string ok(const Result<>& result) { return result ? "" : "error: " + result.error().message; }
-template <class T>
-std::string ok(const Result<T>& result) {
-  return result ? "" : "error: " + result.error().message;
-}
-
-}  // namespace
 
 TEST_SUITE("node") {
   TEST_CASE("what is written on one node is on the other") {
@@ -257,6 +214,34 @@ TEST_SUITE("node") {
       REQUIRE(kept);
       CHECK(kept->size() == 1);
     }
+  }
+
+  TEST_CASE("an owner that was cut off and changed nothing gives way to the one that was promoted by force") {
+    TwoNodes t(31);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, std::string(10000, '.'))) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.cluster.run(kSecond);
+    t.cluster.network.cut("a", "b");
+    t.cluster.run(10 * kSecond);
+    auto before = t.a().volume->open_image(t.a().group("web.img"), true);
+    REQUIRE(before);
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    REQUIRE(ok(t.b().write("web.img", 100, "b went on")) == "");
+    REQUIRE(ok(t.b().flush("web.img")) == "");
+    REQUIRE(ok(t.b().make("new.img")) == "");
+    t.cluster.network.mend("a", "b");
+    t.check_equal();
+    CHECK(t.a().read("web.img", 100, 9) == "b went on");
+    for (const ImageStatus& image : t.b().status().images) CHECK(image.role == Role::kPrimary);
+    for (const ImageStatus& image : t.a().status().images) CHECK(image.role == Role::kSecondary);
+    // What was open for writing is so no more, and does not take the image back.
+    auto late = t.a().volume->write(**before, t.a().caller, 0, as_bytes("late"));
+    REQUIRE_FALSE(late);
+    CHECK(late.error().number == EIO);
+    t.a().volume->close_image(*before, true, false);
+    REQUIRE(ok(t.a().write("web.img", 0, "a again")) == "");
+    t.check_equal();
   }
 
   TEST_CASE("a node that joins a volume which holds data gets a full copy, while it is written") {

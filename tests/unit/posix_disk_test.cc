@@ -57,6 +57,15 @@ TEST_SUITE("posix disk") {
     CHECK(file->sync("test"));
   }
 
+  TEST_CASE("the size that a file can have is known") {
+    Scratch s;
+    const std::uint64_t most = s.disk->space("test")->file_size_max;
+    auto file = *s.disk->open("f", OpenMode::kCreate, "test");
+    CHECK(file->write(as_bytes("x"), most - 1, "test"));
+    if (most < DiskSpace{}.file_size_max)
+      CHECK(file->write(as_bytes("x"), most, "test").error().number == EFBIG);
+  }
+
   TEST_CASE("many pieces are written as one run") {
     Scratch s;
     auto file = *s.disk->open("a", OpenMode::kCreate, "test");

@@ -78,6 +78,11 @@ TEST_CASE("who is refused, and why both sides know") {
   SessionIdentity future = node(2, {1});
   future.own.version = future.own.version_oldest = 9;
   CHECK(refused(node(1, {2}), future) == RefusalReason::kVersion);
+  SessionIdentity small = node(2, {1}), large = node(1, {2});
+  large.own.payload_max = 1 << 20;
+  small.own.payload_max = 1 << 18;
+  CHECK(refused(large, small) == RefusalReason::kSegments);
+  CHECK(refused(small, large) == RefusalReason::kSegments);
   SessionIdentity strict = node(1, {});
   strict.removed.push_back(NodeId{2});
   CHECK(refused(strict, node(2, {1})) == RefusalReason::kRemoved);

@@ -130,7 +130,7 @@ TEST_SUITE("state") {
          {"node         0000000000000077", "LSN 123456789", "(name space)", "inconsistent",
           "epoch 0000000000000002 of node 0000000000000078, forced",
           "leaves epoch 0000000000000001 at seq 55", "host-b", "released to 0000000000000078",
-          "request 6 of connection 0000000000000005", "2023-11-14 22:13:21 UTC", "cleanly"})
+          "request 6 of connection 0000000000000005", "2023-11-14 22:13:21.000 UTC", "cleanly"})
       CHECK_MESSAGE(text->find(part) != std::string::npos, part);
   }
 }

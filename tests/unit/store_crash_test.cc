@@ -15,7 +15,11 @@ using test::NameSpaceRecord;
 
 class CrashTest {
  public:
-  explicit CrashTest(std::uint64_t seed) : model_(seed), disk_({}, seed) {
+  explicit CrashTest(std::uint64_t seed)
+      : model_(seed),
+        disk_({.metadata_order = seed % 2 ? sim::MetadataOrder::kPerDirectory
+                                          : sim::MetadataOrder::kGlobal},
+              seed) {
     REQUIRE(Store::create(disk_));
     open();
   }

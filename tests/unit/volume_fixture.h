@@ -18,8 +18,9 @@ namespace vmfs::test {
 class VolumeHome {
  public:
   explicit VolumeHome(std::uint64_t seed = 1, NodeId node = NodeId{7}, bool joining = false,
-                      bool has_peers = false)
-      : disk({.name = "store"}, seed, &clock) {
+                      bool has_peers = false,
+                      sim::MetadataOrder order = sim::MetadataOrder::kGlobal)
+      : disk({.name = "store", .metadata_order = order}, seed, &clock) {
     options.journal.volume[0] = std::byte{1};
     options.journal.node = node;
     options.journal.segment_size = 1u << 20;

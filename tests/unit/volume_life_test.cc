@@ -128,6 +128,36 @@ TEST_CASE("zeros: punched and kept, extending and not") {
   CHECK(home.stored("a") == expected);
 }
 
+TEST_CASE("holes lie between whole blocks, applied or not") {
+  VolumeHome home;
+  ObjectId id = home.create("a");
+  auto image = home.open_image(id);
+  REQUIRE(home->set_attributes({}, id, {.set = {}, .size = 100000}));
+  home.write(*image, 8192 + 100, std::string(420, 'a'));
+  home.write(*image, 12288 + 4000, std::string(200, 'b'));
+  home.write(*image, 90000, "c");
+  auto check = [&] {
+    CHECK(*home->seek(*image, 0, true) == 8192);
+    CHECK(*home->seek(*image, 8192, true) == 8192);
+    CHECK(*home->seek(*image, 9000, true) == 9000);
+    CHECK(*home->seek(*image, 0, false) == 0);
+    CHECK(*home->seek(*image, 5000, false) == 5000);
+    CHECK(*home->seek(*image, 8192, false) == 20480);
+    CHECK(*home->seek(*image, 9000, false) == 20480);
+    CHECK(*home->seek(*image, 30000, false) == 30000);
+    CHECK(*home->seek(*image, 30000, true) == 86016);
+    CHECK(*home->seek(*image, 90001, false) == 90112);
+    CHECK(errno_of(home->seek(*image, 90112, true)) == ENXIO);
+    home.write(*image, 99000, "d");
+    CHECK(*home->seek(*image, 99500, true) == 99500);
+    CHECK(*home->seek(*image, 99000, false) == 100000);
+    REQUIRE(home->zero(*image, {}, 98304, 1696, true, false));
+  };
+  check();
+  home.apply_all();
+  check();
+}
+
 TEST_CASE("random changes against a model, with deaths, power cuts and clean restarts") {
   // Power cuts come right after a flush here: what an unflushed tail may become is the simulator's.
   for (std::uint64_t seed = 1; seed <= 12; ++seed) {
@@ -258,6 +288,23 @@ TEST_CASE("a store that is too small says so before anything is acknowledged") {
   // What has its blocks already can still be written.
   home.apply_all();
   CHECK(home->write(*image, {}, 0, as_bytes(text)));
+  home.apply_all();
+  CHECK(home->problems().empty());
+}
+
+TEST_CASE("an image that the store cannot hold is refused") {
+  VolumeHome home;
+  home.disk.set_files(1u << 20, 1u << 30);
+  home.kill_and_open();
+  ObjectId object = home.create("a");
+  auto image = home.open_image(object);
+  constexpr std::uint64_t kEnd = 1u << 30;
+  CHECK(home->write(*image, {}, kEnd - 1, as_bytes("x")));
+  CHECK(errno_of(home->write(*image, {}, kEnd, as_bytes("x"))) == EFBIG);
+  CHECK(errno_of(home->zero(*image, {}, kEnd - 1, 2, false, true)) == EFBIG);
+  CHECK(errno_of(home->allocate(*image, {}, kEnd - 1, 2, false)) == EFBIG);
+  CHECK(errno_of(home->set_attributes({}, object, {.set = {}, .size = kEnd + 1})) == EFBIG);
+  CHECK(home->set_attributes({}, object, {.set = {}, .size = kEnd}));
   home.apply_all();
   CHECK(home->problems().empty());
 }

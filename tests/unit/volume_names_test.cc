@@ -152,6 +152,25 @@ TEST_CASE("changes that the store refuses are made later") {
   CHECK(home->list(kRootObject)->size() == 2);
 }
 
+TEST_CASE("what the store could not hold is refused before it is in the journal") {
+  VolumeHome home;
+  CHECK(home->make_symlink({}, kRootObject, "s", std::string(1023, 'x')));
+  CHECK(errno_of(home->make_symlink({}, kRootObject, "t", std::string(1024, 'x'))) == ENAMETOOLONG);
+  // A store with few files: those that journal and state need stay free.
+  home.disk.set_files(500, DiskSpace{}.file_size_max);
+  home.kill_and_open();
+  int made = 0;
+  while (made < 1000 && home->create({}, kRootObject, std::to_string(made), 0600)) ++made;
+  CHECK(made > 300);
+  CHECK(made < 480);
+  CHECK(errno_of(home->make_directory({}, kRootObject, "d", 0700)) == ENOSPC);
+  CHECK(home->problems().empty());
+  // Making room is always possible.
+  for (int i = 0; i < 10; ++i) CHECK(home->unlink({}, kRootObject, std::to_string(i)));
+  home.close_and_open();
+  CHECK(home->make_directory({}, kRootObject, "d", 0700));
+}
+
 TEST_CASE("random name-space changes with deaths and power cuts at any call") {
   for (std::uint64_t seed = 1; seed <= 40; ++seed) {
     CAPTURE(seed);

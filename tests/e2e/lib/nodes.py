@@ -85,8 +85,8 @@ class Node:
         return self.status()["daemon"]["pid"]
 
     def kill_daemon(self):
-        """Only the daemon: its holder starts the next one."""
-        pid = self.daemon_pid()
+        """Only the daemon: its holder starts the next one. (It serves guests a moment before it answers commands.)"""
+        pid = wait_until(self.daemon_pid, what="a daemon that answers")
         os.kill(pid, signal.SIGKILL)
         return pid
 

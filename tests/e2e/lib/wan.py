@@ -73,6 +73,9 @@ class Wan:
         self.close()
 
 
+PIECE = 32768  # bytes read at once
+
+
 class Proxy:
     def __init__(self, port, target):
         self.port, self.target = port, target
@@ -92,43 +95,60 @@ class Proxy:
             writer.transport.abort()
             return
         self.writers |= {writer, far_writer}
-        ways = [asyncio.create_task(self.pump(reader, far_writer)), asyncio.create_task(self.pump(far_reader, writer))]
+        ways = [asyncio.create_task(self.pump(reader, writer, far_writer)),
+                asyncio.create_task(self.pump(far_reader, far_writer, writer))]
         await asyncio.wait(ways)
         for one in (writer, far_writer):
             self.writers.discard(one)
             one.transport.abort()
 
-    async def pump(self, reader, writer):
+    def in_flight_max(self):
+        """What a line holds: as much as it passes on in its delay, and in a router's quarter of a second."""
+        return max(PIECE, self.rate * (self.delay + 0.25)) if self.rate else 4096 * PIECE
+
+    async def pump(self, reader, near, far):
         """A queue in between, so that a delay does not become a limit of the rate."""
         loop = asyncio.get_running_loop()
-        queue = asyncio.Queue(maxsize=4096)
+        queue = asyncio.Queue()
+        in_flight, less = 0, asyncio.Event()
 
         async def send():
-            while True:
-                due, data = await queue.get()
-                if not data:
-                    writer.transport.abort()
-                    return
-                if due > loop.time():
-                    await asyncio.sleep(due - loop.time())
-                await self.flowing.wait()
-                if self.rate:
-                    await asyncio.sleep(len(data) / self.rate)
-                writer.write(data)
-                self.passed += len(data)
-                await writer.drain()
+            nonlocal in_flight
+            try:
+                while True:
+                    due, data = await queue.get()
+                    if not data:
+                        break
+                    if due > loop.time():
+                        await asyncio.sleep(due - loop.time())
+                    await self.flowing.wait()
+                    if self.rate:
+                        await asyncio.sleep(len(data) / self.rate)
+                    far.write(data)
+                    self.passed += len(data)
+                    await far.drain()
+                    in_flight -= len(data)
+                    less.set()
+            except OSError:
+                near.transport.abort()  # nobody takes what is read here
+            far.transport.abort()
+            in_flight = 0
+            less.set()
 
         sender = asyncio.create_task(send())
         try:
-            while True:
-                data = await reader.read(65536)
-                await queue.put((loop.time() + self.delay, data))
-                if not data:
-                    break
+            data = b"more"
+            while data:
+                while in_flight >= self.in_flight_max():
+                    less.clear()
+                    await less.wait()
+                data = await reader.read(PIECE)
+                in_flight += len(data)
+                queue.put_nowait((loop.time() + self.delay, data))
             await sender
         except OSError:
             sender.cancel()
-            writer.transport.abort()
+            far.transport.abort()
 
     async def command(self, words):
         if words[0] == "cut":

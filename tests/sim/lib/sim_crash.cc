@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "fs/base/check.h"
@@ -39,6 +40,12 @@ void maybe_write_durable(Inode& inode, const PendingWrite& write, unsigned perce
     write_durable(inode, write, nullptr);
   else if (percent_kept > 0 && random.one_in(3))
     write_durable(inode, write, &random);
+}
+
+// These stay in order among themselves: no file system comes to hold a directory inside itself.
+bool moves_directory(const SimDisk::MetadataChange& change) {
+  return change.kind == Kind::kNames && change.named &&
+         change.named->type == FileType::kDirectory && !change.created;
 }
 
 unsigned choose_percent(Random& random) {
@@ -171,11 +178,14 @@ void SimDisk::commit_metadata(const InodeRef& inode, bool attributes) {
   // there.
   std::set<InodeRef> directories{inode}, with_attributes{inode};
   std::set<std::uint64_t> orders;
+  bool moves = false;
   for (auto change = log_.rbegin(); change != log_.rend(); ++change) {
     if (change->kind != Kind::kNames) continue;
-    if (std::none_of(change->touched.begin(), change->touched.end(),
+    if (!(moves && moves_directory(*change)) &&
+        std::none_of(change->touched.begin(), change->touched.end(),
                      [&](const InodeRef& one) { return directories.contains(one); }))
       continue;
+    moves = moves || moves_directory(*change);
     orders.insert(change->order);
     directories.insert(change->touched.begin(), change->touched.end());
     if (change->created) with_attributes.insert(change->created);
@@ -240,13 +250,33 @@ void SimDisk::lose_power() {
     for (std::size_t i = 0; i < count; ++i) kept.insert(log_[i].order);
   } else {
     std::set<Inode*> ended;
+    bool moves_ended = false;
     for (const MetadataChange& change : log_) {
       bool lost = !random_.percent(percent == 0 ? 0 : 50 + percent / 2);
+      lost = lost || (moves_ended && moves_directory(change));
       for (const InodeRef& one : change.touched) lost = lost || ended.contains(one.get());
-      if (lost)
+      if (lost) {
+        moves_ended = moves_ended || moves_directory(change);
         for (const InodeRef& one : change.touched) ended.insert(one.get());
-      else
+        // Nothing is moved into a directory that is not there.
+        if (change.created) ended.insert(change.created.get());
+      } else {
         kept.insert(change.order);
+      }
+    }
+    // A new inode reaches the medium with all that it had by then: a file system that logs an entry logs
+    // the inode that it names and the directory that it is in, extended attributes included.
+    std::set<InodeRef> fresh;
+    std::map<InodeRef, std::vector<std::uint64_t>> attributes;
+    for (const MetadataChange& change : log_) {
+      if (change.created) fresh.insert(change.created);
+      if (change.kind == Kind::kAttributes)
+        attributes[change.touched.front()].push_back(change.order);
+      if (change.kind != Kind::kNames || !kept.contains(change.order)) continue;
+      std::vector<InodeRef> brought = change.touched;
+      if (change.named) brought.push_back(change.named);
+      for (const InodeRef& one : brought)
+        if (fresh.contains(one)) kept.insert(attributes[one].begin(), attributes[one].end());
     }
   }
 
@@ -315,6 +345,12 @@ void SimDisk::heal() {
 void SimDisk::set_hook(std::function<std::optional<int>(const DiskCall&)> hook) {
   std::lock_guard guard(mutex_);
   hook_ = std::move(hook);
+}
+
+void SimDisk::set_files(std::uint64_t files_max, std::uint64_t file_size_max) {
+  std::lock_guard guard(mutex_);
+  options_.files_max = files_max;
+  options_.file_size_max = file_size_max;
 }
 
 void SimDisk::set_capacity(std::uint64_t bytes) {

@@ -38,32 +38,6 @@ const char* to_string(Operation operation) {
   return kNames[static_cast<int>(operation)];
 }
 
-namespace {
-ErrorKind kind_of(int number) {
-  switch (number) {
-    case ENOSPC:
-      return ErrorKind::kNoSpace;
-    case ENOENT:
-    case ENODATA:
-      return ErrorKind::kNotFound;
-    case EEXIST:
-    case ENOTEMPTY:
-      return ErrorKind::kExists;
-    case EINVAL:
-    case ENOTDIR:
-    case EISDIR:
-    case ELOOP:
-      return ErrorKind::kInvalid;
-    case EOPNOTSUPP:
-      return ErrorKind::kUnsupported;
-    case EBUSY:
-      return ErrorKind::kBusy;
-    default:
-      return ErrorKind::kIo;
-  }
-}
-}  // namespace
-
 SimDisk::SimDisk(SimDiskOptions options, std::uint64_t seed, Clock* clock)
     : options_(std::move(options)), random_(seed), clock_(clock) {
   root_ = make_inode(FileType::kDirectory);
@@ -75,7 +49,7 @@ SimDisk::~SimDisk() = default;
 std::int64_t SimDisk::now() const { return clock_ ? clock_->wall_ns() : 0; }
 
 tl::unexpected<Error> SimDisk::refuse(int number, const std::string& path, Label label) const {
-  return fail(kind_of(number), number,
+  return fail(kind_of_errno(number), number,
               fmt::format("{} ({}): {}", display(path), label, std::strerror(number)));
 }
 
@@ -191,6 +165,7 @@ void SimDisk::link(const InodeRef& directory, const std::string& name, const Ino
   MetadataChange change;
   change.touched = {directory};
   if (created) change.created = inode;
+  change.named = inode;
   change.apply = [directory, name, inode] { directory->durable.entries[name] = inode; };
   log_change(std::move(change));
 }
@@ -255,6 +230,7 @@ Result<> SimDisk::rename(const std::string& from, const std::string& to, bool re
   auto entry = target.directory->live.entries.find(target.name);
   MetadataChange change;
   change.touched = {source.directory, target.directory};
+  change.named = inode;
   if (entry != target.directory->live.entries.end()) {
     if (!replace) return refuse(EEXIST, to, label);
     InodeRef old = entry->second;
@@ -379,8 +355,9 @@ Result<DiskSpace> SimDisk::space(Label label) {
   const std::uint64_t used = used_locked();
   space.total = options_.capacity;
   space.available = used < options_.capacity ? options_.capacity - used : 0;
-  space.files_total = 1u << 20;
+  space.files_total = options_.files_max;
   space.files_free = space.files_total - std::min<std::uint64_t>(inodes_.size(), space.files_total);
+  space.file_size_max = options_.file_size_max;
   return space;
 }
 

@@ -34,6 +34,8 @@ enum class MetadataOrder { kGlobal, kPerDirectory };
 struct SimDiskOptions {
   std::string name = "disk";            // for messages
   std::uint64_t capacity = 1ull << 40;  // bytes; beyond it ENOSPC
+  std::uint64_t files_max = 1ull << 20;
+  std::uint64_t file_size_max = DiskSpace{}.file_size_max;
   bool clones = true;                   // FICLONE works
   MetadataOrder metadata_order = MetadataOrder::kGlobal;
 };
@@ -126,6 +128,7 @@ class SimDisk : public Disk {
   // Called before each call, with no lock held; an errno it returns is the call's result.
   void set_hook(std::function<std::optional<int>(const DiskCall&)> hook);
   void set_capacity(std::uint64_t bytes);
+  void set_files(std::uint64_t files_max, std::uint64_t file_size_max);
   // The medium rots, and nobody has it cached. False: no such file or byte.
   bool flip_bit(const std::string& path, std::uint64_t offset, unsigned bit);
   // Clean pages are thrown out of the cache; those that a failed sync left behind turn old again.

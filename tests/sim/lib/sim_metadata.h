@@ -15,6 +15,7 @@ struct SimDisk::MetadataChange {
   std::uint64_t order = 0;
   std::vector<InodeRef> touched;  // directories whose entries change, or the one inode
   InodeRef created;               // kNames: the inode that got its first name
+  InodeRef named;                 // kNames: the inode that has that name now
   std::function<void()> apply;    // to the durable states
   // kContent: what of the file it takes away; writes into it that come later need it to have
   // happened.

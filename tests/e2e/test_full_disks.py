@@ -1,0 +1,118 @@
+"""Disks that are full: the client gets ENOSPC before anything is acknowledged, nothing acknowledged is lost, status
+says what is missing, and it goes on by itself when there is space again."""
+
+import errno
+import os
+
+from lib.nodes import Node, vmfs
+from lib.runner import case
+from lib.scratch import run, wait_until
+
+
+def write_file(path, content):
+    with open(path, "wb", buffering=0) as file:
+        file.write(content)
+        os.fsync(file.fileno())
+
+
+def read_file(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def fits(path, content):
+    """Whether it can be written; anything but ENOSPC is a failure."""
+    try:
+        write_file(path, content)
+        return True
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, error
+        return False
+
+
+class Hog:
+    """Another program that takes all space of a file system."""
+
+    def __init__(self, directory):
+        self.path = os.path.join(directory, "hog")
+        size = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
+        for piece in (1 << 20, 1 << 16, 1 << 12):
+            with open(self.path, "ab", buffering=0) as file:
+                while size > 0:
+                    try:
+                        os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, piece)
+                    except OSError as error:
+                        assert error.errno == errno.ENOSPC, error
+                        break
+        self.free = os.statvfs(directory).f_bavail
+
+    def leave(self):
+        os.unlink(self.path)
+
+
+def problems(node):
+    return "\n".join(node.status()["problems"])
+
+
+@case(seconds=60)
+def store_fills_up(scratch):
+    """By the guests themselves: ENOSPC for who writes more, and after a removal it goes on."""
+    small = scratch.file_system("small", "xfs", "400M")
+    node = Node(small, "a").init(journal_size="32MiB").mount()
+    write_file(node / "kept", b"k" * 1_000_000)
+    try:
+        with open(node / "big", "wb", buffering=0) as file:
+            for _ in range(500):
+                file.write(os.urandom(1 << 20))
+        raise AssertionError("500 MiB fit into 400")
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, error
+    assert read_file(node / "kept") == b"k" * 1_000_000
+    os.unlink(node / "big")
+    wait_until(lambda: fits(node / "after", b"a" * (10 << 20)), what="space after the removal")
+    node.umount()
+    assert os.path.getsize(node.stored("kept")) == 1_000_000
+
+
+@case(seconds=60)
+def journal_disk_filled_by_others(scratch):
+    """The journal's own file system is full before all its segments are made: it goes on with those that it has,
+    status says so, and it grows when there is space."""
+    small = scratch.file_system("small", "ext4", "200M")
+    node = Node(scratch.path, "a")
+    vmfs("init", node.store, "--name", "test", "--node", "a", "--journal", os.path.join(small, "journal"),
+         "--journal-size", "128MiB")
+    hog = Hog(small)
+    node.mount()
+    content = {}
+    for number in range(8):
+        content[f"f{number}"] = os.urandom(24 << 20)
+        write_file(node / f"f{number}", content[f"f{number}"])
+    text = wait_until(lambda: problems(node), what="the problem in status")
+    assert "journal" in text and ("space" in text.lower()), text
+    node.kill_node()
+    node.mount()
+    hog.leave()
+    for number in range(8, 12):
+        content[f"f{number}"] = os.urandom(24 << 20)
+        write_file(node / f"f{number}", content[f"f{number}"])
+    wait_until(lambda: not problems(node), what="the end of the problem")
+    for name, bytes_ in content.items():
+        assert read_file(node / name) == bytes_, name
+    node.umount()
+    for name, bytes_ in content.items():
+        assert read_file(node.stored(name)) == bytes_, name
+
+
+@case(seconds=60)
+def no_room_for_a_store(scratch):
+    """A store on a full disk: a clear error, and nothing is left behind."""
+    small = scratch.file_system("small", "ext4", "100M")
+    hog = Hog(small)
+    for words in ([], ["--journal-size", "64MiB"]):
+        done = vmfs("init", os.path.join(small, "store"), *words, check=False)
+        assert done.returncode == 1, done.stdout
+        assert small in done.stdout and ("free" in done.stdout or "space" in done.stdout), done.stdout
+    assert sorted(os.listdir(small)) == ["hog", "lost+found"], os.listdir(small)
+    hog.leave()
+    vmfs("init", os.path.join(small, "store"), "--journal-size", "32MiB")

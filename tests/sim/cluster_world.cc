@@ -1,0 +1,440 @@
+#include "tests/sim/cluster_world.h"
+
+#include <algorithm>
+
+namespace vmfs::sim {
+
+ClusterWorld::ClusterWorld(std::uint64_t seed, const ClusterPlan& plan)
+    : ids_(seed), shared_(seed), random_(shared_.random.fork()), plan_(plan) {
+  shared_.volume = new_volume_id();
+  static constexpr ReplicationMode kModes[] = {ReplicationMode::kSync, ReplicationMode::kSync,
+                                               ReplicationMode::kSemisync, ReplicationMode::kAsync};
+  shared_.settings.mode = plan.mode.value_or(kModes[random_.below(4)]);
+  say("mode {}", to_string(shared_.settings.mode));
+  PathOptions path;
+  path.delay_ns = static_cast<std::int64_t>(random_.between(50'000, 20'000'000));
+  path.jitter_ns = path.delay_ns / 4;
+  path.bytes_per_second = random_.between(1u << 20, 1u << 30);
+  shared_.network.set_path("a", "b", plan.path.value_or(path));
+  for (const char* name : {"a", "b"}) {
+    nodes_.push_back(std::make_unique<ClusterNode>(shared_, name));
+    nodes_.back()->create(nodes_.size() == 2);
+  }
+  nodes_[0]->start({});
+  nodes_[1]->start({nodes_[0].get()});
+  converge("at the beginning");
+  const std::size_t images = plan.images != 0 ? plan.images : random_.between(1, 4);
+  for (std::size_t i = 0; i < images; ++i) {
+    const std::string name = fmt::format("image{}", i);
+    auto made = wait<ObjectId>(0, [&]() -> Result<ObjectId> {
+      auto created = nodes_[0]->volume->create({}, kRootObject, name, 0600);
+      if (!created) return pass(std::move(created.error()));
+      return created->object;
+    });
+    SIM_CHECK(made && *made, "create: {}", made ? made->error().message : "no answer");
+    images_.emplace(**made, ClusterImage(name));
+  }
+  converge("with its images");
+}
+
+bool ClusterWorld::run_until(const std::function<bool()>& done, std::int64_t limit_ns) {
+  return shared_.scheduler.run_until(
+      [&] {
+        for (auto& node : nodes_) {
+          if (node->must_die()) {
+            node->die(random_.one_in(2));
+            crashed_ = true;
+          } else if (node->journal_dead()) {
+            // As the holder does: another daemon takes over, or a person looks at the machine.
+            node->die(random_.one_in(4));
+            crashed_ = true;
+          }
+        }
+        return done();
+      },
+      shared_.scheduler.now() + limit_ns);
+}
+
+std::optional<Result<std::string>> ClusterWorld::command(std::size_t index,
+                                                         std::function<void(Node::Done)> give) {
+  ClusterNode& node = *nodes_[index];
+  const std::uint64_t life = node.life;
+  auto answer = std::make_shared<std::optional<Result<std::string>>>();
+  give([answer](Result<std::string> result) { *answer = std::move(result); });
+  run_until([&] { return answer->has_value() || node.life != life; }, 30 * kSecond);
+  if (node.life != life || node.disk.stopped()) return std::nullopt;
+  SIM_CHECK(answer->has_value(), "a command to {} is not answered", node.name);
+  return std::move(**answer);
+}
+
+// --- What happens to the nodes -----------------------------------------------------------------------
+
+void ClusterWorld::die(std::size_t index, bool power) {
+  nodes_[index]->die(power);
+  crashed_ = true;
+}
+
+void ClusterWorld::fail_disk(std::size_t index) {
+  ClusterNode& node = *nodes_[index];
+  if (!node.up()) return;
+  static constexpr const char* kLabels[] = {"journal.sync", "journal.append", "store.checkpoint",
+                                            "store.sync_names", "state.write", "store.apply"};
+  const std::uint64_t what = random_.below(8);
+  if (what >= 6) {
+    say("{}'s disk fills up", node.name);
+    node.disk.set_capacity(node.disk.used() + (random_.below(3) << 19));
+  } else {
+    say("{}'s disk fails at {}", node.name, kLabels[what]);
+    // A failing sync or write, now and then all of them until the disk is mended.
+    node.disk.fail_calls(kLabels[what],
+                         what == 1 ? std::optional(Operation::kWrite) : std::nullopt,
+                         random_.between(1, 6), random_.one_in(3) ? ENOSPC : EIO,
+                         random_.one_in(5));
+  }
+  node.troubled = true;
+}
+
+void ClusterWorld::mend_disks() {
+  for (auto& node : nodes_) {
+    node->disk.heal();
+    node->disk.set_capacity(1ull << 40);
+    node->disk.stop_at_change(0);
+  }
+}
+
+// --- The client ------------------------------------------------------------------------------------------
+
+ObjectId ClusterWorld::pick_image() {
+  auto image = images_.begin();
+  std::advance(image, random_.below(images_.size()));
+  return image->first;
+}
+
+std::optional<std::vector<ChangeNumber>> ClusterWorld::read(ClusterNode& node, ObjectId object) {
+  auto image = node.volume->open_image(object, false);
+  if (!image && (node.disk.stopped() || image.error().kind == ErrorKind::kNotFound)) return {};
+  SIM_CHECK(image.has_value(), "open on {}: {}", node.name, image.error().message);
+  Bytes bytes(kCells * kCell);
+  auto size = node.volume->read(**image, 0, bytes);
+  if (node.disk.stopped()) return {};
+  SIM_CHECK(size.has_value(), "read on {}: {}", node.name, size.error().message);
+  node.volume->close_image(*image, false, false);
+  std::vector<ChangeNumber> cells(*size / kCell);
+  for (std::uint64_t i = 0; i < cells.size(); ++i) {
+    auto mark = read_mark(bytes.data() + i * kCell, i);
+    SIM_CHECK(mark, "{} on {} cell {} holds bytes that were never written",
+              images_.at(object).name(), node.name, i);
+    cells[i] = *mark;
+  }
+  return cells;
+}
+
+std::optional<ClusterNames::State> ClusterWorld::names_of(ClusterNode& node) {
+  auto entries = node.volume->list(kRootObject);
+  if (!entries || node.disk.stopped()) return {};
+  ClusterNames::State names;
+  for (const ListedEntry& entry : *entries) {
+    if (entry.name == ".snapshots" || entry.name.starts_with("open") || images_.contains(entry.object))
+      continue;
+    auto attributes = node.volume->attributes(entry.object);
+    SIM_CHECK(attributes.has_value(), "{} has {} and no attributes of it", node.name, entry.name);
+    names[entry.name] = attributes->stat.permissions;
+  }
+  return names;
+}
+
+void ClusterWorld::settle(ClusterNode& node, ObjectId object, bool forced) {
+  const auto cells = read(node, object);
+  if (!cells) return;
+  const std::string wrong = images_.at(object).settle(*cells, forced);
+  SIM_CHECK(wrong.empty(), "on {}, {}: {}", node.name, forced ? "taken by force" : "primary", wrong);
+}
+
+void ClusterWorld::settle_names(ClusterNode& node, bool forced) {
+  const auto names = names_of(node);
+  if (!names) return;
+  const std::string wrong = names_.settle(*names, forced);
+  SIM_CHECK(wrong.empty(), "on {}, {}: {}", node.name, forced ? "taken by force" : "primary", wrong);
+}
+
+void ClusterWorld::settle_all(ClusterNode& node, bool forced) {
+  for (auto& [each, known] : images_)
+    if (node.volume->gate(each) == Gate::kOpen) settle(node, each, forced);
+  if (node.volume->gate(kNameSpace) == Gate::kOpen) settle_names(node, forced);
+}
+
+bool ClusterWorld::write(std::size_t index, ObjectId object) {
+  ClusterNode& node = *nodes_[index];
+  ClusterImage& image = images_.at(object);
+  auto opened = node.volume->open_image(object, true);
+  if (!opened) return false;
+  ClusterWrite write;
+  write.number = next_++;
+  write.first = random_.below(kCells);
+  write.count = 1 + random_.below(std::min<std::uint64_t>(kCells - write.first, 64));
+  if (random_.one_in(8))
+    write.kind = random_.one_in(2) ? ClusterWrite::Kind::kZero : ClusterWrite::Kind::kTruncate;
+  Bytes bytes(write.count * kCell);
+  for (std::uint64_t i = 0; i < write.count; ++i)
+    mark_cell(bytes.data() + i * kCell, write.number, write.first + i);
+  auto done = wait<void>(index, [&]() -> Result<> {
+    // Before the first change after a crash: what is there now?
+    if (node.volume->gate(object) == Gate::kOpen && crashed_) settle_all(node, false);
+    const std::uint64_t offset = write.first * kCell;
+    if (write.kind == ClusterWrite::Kind::kZero)
+      return node.volume->zero(**opened, {}, offset, bytes.size(), true, true);
+    if (write.kind == ClusterWrite::Kind::kTruncate) {
+      auto set = node.volume->set_attributes({}, object, {.set = {}, .size = offset});
+      return set ? Result<>() : pass(std::move(set.error()));
+    }
+    return node.volume->write(**opened, {}, offset, bytes);
+  });
+  const bool unknown = !done || (!*done && done->error().kind == ErrorKind::kIo && node.troubled);
+  if (unknown) {
+    write.in_doubt = true;
+    image.wrote(write);
+    // It may yet happen: only a restart tells.
+    if (node.up()) die(index, random_.one_in(4));
+    return false;
+  }
+  if (node.up()) node.volume->close_image(*opened, true, done->has_value());
+  say("write {} of {} on {}: {}", write.number, image.name(), node.name,
+      *done ? "ok" : done->error().message);
+  if (*done) image.wrote(write);
+  return done->has_value();
+}
+
+void ClusterWorld::flush(std::size_t index) {
+  ClusterNode& node = *nodes_[index];
+  const bool names = random_.one_in(4);
+  const ObjectId object = names ? kNameSpace : pick_image();
+  if (node.volume->gate(object) != Gate::kOpen) return;
+  // It promises what is there now: not what a crash may have taken before.
+  if (crashed_) names ? settle_names(node, false) : settle(node, object, false);
+  ObjectRef image;
+  if (!names) {
+    auto opened = node.volume->open_image(object, true);
+    if (!opened) return;
+    image = *opened;
+  }
+  const bool before = shared_.settings.mode == ReplicationMode::kSync && node.in_sync();
+  const std::size_t changes = names ? names_.changes().size() : images_.at(object).writes().size();
+  auto answer = std::make_shared<std::optional<Result<>>>();
+  const std::uint64_t life = node.life;
+  auto done = [answer](Result<> result) { *answer = std::move(result); };
+  names ? node.volume->flush_names({}, done) : node.volume->flush(*image, {}, done);
+  run_until([&] { return answer->has_value() || node.life != life; }, 30 * kSecond);
+  if (node.life != life || node.disk.stopped()) return;
+  if (image) node.volume->close_image(image, true, false);
+  if (!answer->has_value() || !**answer) return;
+  const bool on_both = before && node.in_sync();
+  say("flush of {} on {}: {}", names ? "names" : images_.at(object).name(), node.name,
+      on_both ? "both" : "alone");
+  if (!names)
+    images_.at(object).flushed(changes, on_both);
+  else if (on_both)
+    names_.flushed_on_both(changes);
+}
+
+void ClusterWorld::change_names(std::size_t index) {
+  ClusterNode& node = *nodes_[index];
+  const auto now = names_.now();
+  ClusterNameChange change;
+  change.name = std::string(1, static_cast<char>('p' + random_.below(6)));
+  change.to = std::string(1, static_cast<char>('p' + random_.below(6)));
+  if (!now.contains(change.name)) {
+    change.kind = ClusterNameChange::Kind::kCreate;
+    change.permissions = next_permissions_++ % 512;
+  } else {
+    change.kind = random_.one_in(2) && change.to != change.name ? ClusterNameChange::Kind::kRename
+                                                                : ClusterNameChange::Kind::kRemove;
+  }
+  auto done = wait<void>(index, [&]() -> Result<> {
+    if (node.volume->gate(kNameSpace) == Gate::kOpen && crashed_) settle_all(node, false);
+    switch (change.kind) {
+      case ClusterNameChange::Kind::kCreate: {
+        auto made = node.volume->create({}, kRootObject, change.name, change.permissions);
+        return made ? Result<>() : pass(std::move(made.error()));
+      }
+      case ClusterNameChange::Kind::kRemove:
+        return node.volume->unlink({}, kRootObject, change.name);
+      case ClusterNameChange::Kind::kRename:
+        return node.volume->rename({}, kRootObject, change.name, kRootObject, change.to, false);
+    }
+    return {};
+  });
+  if (done && !*done) {
+    const ErrorKind kind = done->error().kind;
+    say("names on {}: {} {}: {}", node.name, static_cast<int>(change.kind), change.name,
+        done->error().message);
+    if (kind != ErrorKind::kIo && kind != ErrorKind::kNoSpace) return;
+    SIM_CHECK(node.troubled, "a change of names fails without a reason: {}", done->error().message);
+  } else if (done) {
+    say("names on {}: {} {} {}", node.name, static_cast<int>(change.kind), change.name, change.to);
+  }
+  change.in_doubt = !done || !*done;
+  names_.changed(change);
+  if (change.in_doubt && node.up()) die(index, random_.one_in(4));
+}
+
+// Its bytes stay for whoever has it open, and only for them.
+void ClusterWorld::unlink_while_open(std::size_t index) {
+  ClusterNode& node = *nodes_[index];
+  const std::string name = fmt::format("open{}", next_++);
+  auto made = wait<ObjectId>(index, [&]() -> Result<ObjectId> {
+    auto created = node.volume->create({}, kRootObject, name, 0600);
+    if (!created) return pass(std::move(created.error()));
+    return created->object;
+  });
+  if (!made || !*made) return;
+  const std::uint64_t life = node.life;
+  auto image = node.volume->open_image(**made, true);
+  if (!image) return;
+  const std::string text(20'000, static_cast<char>('a' + next_ % 26));
+  auto written = wait<void>(
+      index, [&] { return node.volume->write(**image, {}, 0, as_bytes(text)); });
+  std::optional<Result<>> gone;
+  if (written && *written)
+    gone = wait<void>(index, [&] { return node.volume->unlink({}, kRootObject, name); });
+  if (gone && *gone) {
+    pass_time(static_cast<std::int64_t>(random_.below(8 * kSecond)));
+    if (node.life != life || node.disk.stopped()) return;
+    std::string found(text.size(), '?');
+    auto got = node.volume->read(**image, 0, std::as_writable_bytes(std::span(found)));
+    if (node.disk.stopped()) return;
+    SIM_CHECK(got && found == text, "an image that was unlinked while open on {}: {}", node.name,
+              got ? "other bytes" : got.error().message);
+  }
+  if (node.life == life && node.up()) node.volume->close_image(*image, true, true);
+}
+
+void ClusterWorld::look(std::size_t index) {
+  ClusterNode& node = *nodes_[index];
+  if (!node.up() || crashed_) return;
+  const ObjectId object = pick_image();
+  const Gate gate = node.volume->gate(object);
+  if (gate != Gate::kSecondary && gate != Gate::kOpen) return;
+  const auto cells = read(node, object);
+  if (!cells) return;
+  const std::string wrong = images_.at(object).check_some_moment(*cells);
+  SIM_CHECK(wrong.empty(), "invariant 4: on {}: {}", node.name, wrong);
+}
+
+// --- The end -------------------------------------------------------------------------------------------------
+
+bool ClusterWorld::full_copies() {
+  for (auto& node : nodes_) {
+    if (!node->up()) continue;
+    for (const PeerStatus& peer : node->node->status().peers)
+      if (peer.sync == PeerSync::kFullCopy) return true;
+    for (const GroupState& group : node->volume->groups())
+      if (group.inconsistent) return true;
+  }
+  return false;
+}
+
+std::vector<GroupId> ClusterWorld::split_groups(ClusterNode& node) {
+  std::vector<GroupId> groups;
+  for (const ImageStatus& image : node.node->status().images)
+    if (image.role == Role::kSplit) groups.push_back(image.group);
+  return groups;
+}
+
+void ClusterWorld::converge(const char* when) {
+  shared_.network.mend("a", "b");
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    mend_disks();
+    for (std::size_t i : {0, 1})
+      if (nodes_.size() == 2 && !nodes_[i]->up()) start(i);
+    if (run_until([&] { return nodes_[0]->settled() && nodes_[1]->settled(); }, 15 * kSecond)) {
+      for (auto& node : nodes_) node->troubled = false;
+      return;
+    }
+    if (plan_.resolve_splits) end_split_brains();
+  }
+  std::string why;
+  for (auto& node : nodes_) {
+    if (!node->up()) continue;
+    const NodeStatus status = node->node->status();
+    why += fmt::format(" {}: {}", node->name, status.ready ? "ready" : status.ready_reason);
+    for (const PeerStatus& peer : status.peers)
+      why += fmt::format(", {} {}", to_string(peer.link), to_string(peer.sync));
+    for (const ImageStatus& image : status.images)
+      why += fmt::format(", \"{}\" {}", image.path, to_string(image.role));
+    for (const std::string& problem : node->volume->problems()) why += "; " + problem;
+  }
+  fail_scenario("no convergence {}:{}", when, why);
+}
+
+// The failed primary may have begun an epoch that nobody else knew, before it died: then a person
+// has to choose, and chooses the side that went on.
+void ClusterWorld::end_split_brains() {
+  ClusterNode& node = *nodes_[writer_];
+  if (!node.up()) return;
+  std::vector<GroupId> groups = split_groups(node);
+  if (groups.empty()) return;
+  say("{} groups are split: {} is kept", groups.size(), node.name);
+  node.node->resolve(groups, true, [](Result<std::string>) {});
+}
+
+void ClusterWorld::heal() {
+  converge("after everything was mended");
+  pass_time(3 * kSecond);
+  converge("three seconds later");
+  std::map<std::string, std::string> stores[2];
+  for (std::size_t i : {0, 1}) {
+    ClusterNode& node = *nodes_[i];
+    node.check();
+    for (int round = 0;; ++round) {
+      auto more = node.volume->apply_some(true);
+      SIM_CHECK(more.has_value(), "apply on {}: {}", node.name, more.error().message);
+      SIM_CHECK(round < 1000, "{} does not come to an end of applying", node.name);
+      if (!*more) break;
+    }
+    list(node, "images", stores[i]);
+  }
+  for (const auto& [path, content] : stores[0])
+    SIM_CHECK(stores[1].contains(path) && stores[1][path] == content,
+              "invariant 6: {} is not the same on both nodes", path);
+  SIM_CHECK(stores[0].size() == stores[1].size(), "invariant 6: {} files and {}",
+            stores[0].size(), stores[1].size());
+  // Nobody has an image open any more.
+  std::string kept;
+  auto left_over = [&] {
+    kept.clear();
+    for (auto& node : nodes_) {
+      auto entries = node->disk.list("unlinked", "sim.check");
+      SIM_CHECK(entries.has_value(), "list: {}", entries.error().message);
+      for (const DirectoryEntry& entry : *entries)
+        if (!entry.name.starts_with("foreign-")) kept += fmt::format(" {} on {}", entry.name, node->name);
+    }
+    return !kept.empty();
+  };
+  SIM_CHECK(!plan_.orphans_go || run_until([&] { return !left_over(); }, 30 * kSecond),
+            "images that were unlinked are not deleted:{}", kept);
+  for (auto& [object, image] : images_) settle(*nodes_[0], object, false);
+  settle_names(*nodes_[0], false);
+  names_.agreed(*names_of(*nodes_[0]));
+  crashed_ = false;
+  say("both nodes are equal");
+}
+
+void ClusterWorld::list(ClusterNode& node, const std::string& path,
+                        std::map<std::string, std::string>& out) {
+  auto entries = node.disk.list(path, "sim.check");
+  SIM_CHECK(entries.has_value(), "list: {}", entries.error().message);
+  for (const DirectoryEntry& entry : *entries) {
+    if (entry.name == ".snapshots") continue;
+    const std::string full = path + "/" + entry.name;
+    if (entry.type == FileType::kDirectory) {
+      out[full] = "directory";
+      list(node, full, out);
+      continue;
+    }
+    auto content = read_whole_file(node.disk, full, "sim.check");
+    SIM_CHECK(content.has_value(), "read: {}", content.error().message);
+    out[full] = {reinterpret_cast<const char*>(content->data()), content->size()};
+  }
+}
+
+}  // namespace vmfs::sim

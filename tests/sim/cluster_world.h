@@ -1,0 +1,127 @@
+// Two nodes and what is known of them: the actions and checks that the cluster's scenarios are made of.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tests/sim/cluster_image.h"
+#include "tests/sim/cluster_names.h"
+#include "tests/sim/cluster_node.h"
+#include "tests/sim/lib/scenario.h"
+#include "tests/sim/lib/seeded_ids.h"
+
+namespace vmfs::sim {
+
+inline constexpr std::uint64_t kCells = 256;  // of an image: 64 KiB
+
+struct ClusterPlan {
+  std::optional<ReplicationMode> mode;          // else by the seed
+  std::optional<PathOptions> path;              // likewise
+  std::size_t images = 0;                       // likewise
+  bool orphans_go = true;       // in the end nothing that was unlinked is left
+  bool resolve_splits = false;  // while converging, a person settles what is split for the writer's side
+};
+
+class ClusterWorld {
+ public:
+  ClusterWorld(std::uint64_t seed, const ClusterPlan& plan);
+
+  ClusterNode& node(std::size_t index) { return *nodes_[index]; }
+  ClusterNode& other(std::size_t index) { return *nodes_[1 - index]; }
+
+  // --- Time --------------------------------------------------------------------------------------
+
+  // After every event: a node whose disk came to its planned end is dead.
+  bool run_until(const std::function<bool()>& done, std::int64_t limit_ns);
+  void pass_time(std::int64_t ns) {
+    run_until([] { return false; }, ns);
+  }
+  // Makes a change on a node and waits for its answer while the cluster's time goes on. Nothing:
+  // the node died, or there was none in time (then it will not be done any more).
+  template <class T, class F>
+  std::optional<Result<T>> wait(std::size_t index, F change, std::int64_t limit_ns = 15 * kSecond);
+  // A command to a node, and its answer; nothing: the node died meanwhile.
+  std::optional<Result<std::string>> command(std::size_t index, std::function<void(Node::Done)> give);
+
+  // --- What happens to the nodes -------------------------------------------------------------------
+
+  void die(std::size_t index, bool power);
+  void start(std::size_t index) {
+    if (!nodes_[index]->up()) nodes_[index]->start({&other(index)});
+  }
+  void fail_disk(std::size_t index);
+  void mend_disks();
+
+  // --- What the client does, and learns --------------------------------------------------------------
+
+  ObjectId pick_image();
+  bool write(std::size_t index, ObjectId object);  // or zeros, or a truncation. True: acknowledged
+  void flush(std::size_t index);
+  void change_names(std::size_t index);
+  void unlink_while_open(std::size_t index);
+  // Whoever reads on a secondary sees a moment of the primary's past.
+  void look(std::size_t index);
+  // What is there after a crash? forced: the node took it without the previous owner.
+  void settle(ClusterNode& node, ObjectId object, bool forced);
+  void settle_names(ClusterNode& node, bool forced);
+  void settle_all(ClusterNode& node, bool forced);
+  // Nothing: the image is not there (yet), or the node is at its end.
+  std::optional<std::vector<ChangeNumber>> read(ClusterNode& node, ObjectId object);
+  std::optional<ClusterNames::State> names_of(ClusterNode& node);
+
+  // --- How it must end ----------------------------------------------------------------------------------
+
+  void converge(const char* when);
+  // Everything is mended: both must come to hold the same, and what was promised.
+  void heal();
+  bool full_copies();  // one is under way, or a node thinks that one is needed
+  std::vector<GroupId> split_groups(ClusterNode& node);
+  void list(ClusterNode& node, const std::string& path, std::map<std::string, std::string>& out);
+
+  SeededIds ids_;
+  ClusterShared shared_;
+  Random random_;
+  const ClusterPlan plan_;
+  std::vector<std::unique_ptr<ClusterNode>> nodes_;
+  std::map<ObjectId, ClusterImage> images_;
+  ClusterNames names_;
+  std::size_t writer_ = 0;  // who writes mostly
+  bool crashed_ = false;    // since what is there was last looked at
+  ChangeNumber next_ = 1;
+  std::uint32_t next_permissions_ = 0;
+
+ private:
+  void end_split_brains();
+};
+
+template <class T, class F>
+std::optional<Result<T>> ClusterWorld::wait(std::size_t index, F change, std::int64_t limit_ns) {
+  ClusterNode& node = *nodes_[index];
+  struct Attempt {
+    std::optional<Result<T>> answer;
+    bool given_up = false;
+  };
+  auto attempt = std::make_shared<Attempt>();
+  auto retry = std::make_shared<std::function<void()>>();
+  *retry = [attempt, change, &node, again = std::weak_ptr(retry)] {
+    if (attempt->given_up) return;
+    Result<T> result = change();
+    if (result || result.error().kind != ErrorKind::kWouldWait)
+      attempt->answer = std::move(result);
+    else
+      node.volume->park(kNameSpace, [self = again.lock()] { (*self)(); });
+  };
+  const std::uint64_t life = node.life;
+  (*retry)();
+  run_until([&] { return attempt->answer || node.life != life; }, limit_ns);
+  attempt->given_up = true;
+  if (node.life != life || node.disk.stopped()) return std::nullopt;
+  return attempt->answer
+             ? std::move(attempt->answer)
+             : std::optional<Result<T>>(fail(ErrorKind::kWouldWait, EAGAIN, "parked"));
+}
+
+}  // namespace vmfs::sim

@@ -1,0 +1,172 @@
+// What the front sees to that neither the kernel nor the volume does by itself.
+#include "tests/unit/fuse_client.h"
+
+namespace vmfs {
+namespace {
+
+using namespace test;
+
+TEST_SUITE("fuse semantics") {
+  TEST_CASE("what was given away just before a crash is taken out of the kernel's caches") {
+    ScratchVolume volume("caches");
+    ConnectionMemory memory = new_memory();
+    Created given, direct, kept;
+    {
+      FakeKernel kernel(1);
+      auto front = begin(volume, kernel, memory);
+      given = created_by(kernel.ask(1, create_message(4, "given", O_RDWR)));
+      direct = created_by(kernel.ask(1, create_message(6, "direct", O_RDWR | O_DIRECT)));
+      kept = created_by(kernel.ask(1, create_message(8, "kept", O_RDWR)));
+      REQUIRE(volume->release(ObjectId{given.node}, NodeId{9}));
+      REQUIRE(volume->release(ObjectId{direct.node}, NodeId{9}));
+      REQUIRE(volume->release(kNameSpace, NodeId{9}));
+      end(kernel, std::move(front));
+    }
+    FakeKernel kernel(1);
+    auto front = restart(volume, kernel, memory);
+    front->wait_until_invalidated();
+    std::vector<std::uint64_t> inodes;
+    std::size_t names = 0;
+    while (auto notice = kernel.answer(FakeKernel::kMain, 0)) {
+      CHECK(notice->header.unique == 0);
+      if (notice->header.error == FUSE_NOTIFY_INVAL_ENTRY) ++names;
+      if (notice->header.error == FUSE_NOTIFY_INVAL_INODE)
+        inodes.push_back(notice->as<fuse_notify_inval_inode_out>().ino);
+    }
+    CHECK(names == 3);
+    CHECK(inodes == std::vector<std::uint64_t>{kRoot, given.node});
+    end(kernel, std::move(front));
+  }
+
+  TEST_CASE("a flush that waits for a peer is given up when its process is gone, and only then") {
+    ScratchVolume volume("flush");
+    struct Silent : WaitingHooks {
+      std::function<void(Result<>)> waits;
+      void await_peers(GroupId, Lsn, std::function<void(Result<>)> done) override { waits = std::move(done); }
+    } hooks;
+    volume->set_hooks(&hooks);
+    ConnectionMemory memory = new_memory();
+    FakeKernel kernel(1);
+    auto front = begin(volume, kernel, memory);
+    const Created file = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+    const auto fsync_by = [&](std::uint64_t unique, std::uint32_t process) {
+      CHECK(kernel.ask(1, write_message(unique - 2, file, 0, "x")).header.error == 0);
+      fuse_fsync_in body{};
+      body.fh = file.handle;
+      kernel.send(1, FakeKernel::message(FUSE_FSYNC, unique, file.node, body, {}, process));
+      fuse_interrupt_in stop{};
+      stop.unique = unique;
+      kernel.send(1, FakeKernel::message(FUSE_INTERRUPT, unique | 1, 0, stop));
+      CHECK(kernel.ask(1, read_message(unique + 2, file, 1)).body.size() == 1);
+    };
+    fsync_by(8, static_cast<std::uint32_t>(::getpid()));
+    CHECK(comes_to_wait_for(memory, {8}));
+    hooks.waits({});
+    CHECK(kernel.answer(1)->header.unique == 8);
+
+    constexpr std::uint32_t kNobody = 0x7ffffff0;
+    CHECK(kernel.ask(1, write_message(14, file, 0, "y")).header.error == 0);
+    fuse_fsync_in body{};
+    body.fh = file.handle;
+    kernel.send(1, FakeKernel::message(FUSE_FSYNC, 16, file.node, body, {}, kNobody));
+    fuse_interrupt_in stop{};
+    stop.unique = 16;
+    kernel.send(1, FakeKernel::message(FUSE_INTERRUPT, 17, 0, stop));
+    auto answer = kernel.answer(1);
+    REQUIRE(answer);
+    CHECK(answer->header.unique == 16);
+    CHECK(answer->header.error == -EINTR);
+    CHECK(comes_to_wait_for(memory, {}));
+    hooks.waits({});  // too late: nobody is answered twice
+    hooks.waits = nullptr;
+    CHECK(text_of(kernel.ask(1, read_message(18, file, 10))) == "y");
+    end(kernel, std::move(front));
+    front.reset();
+    volume->set_hooks(nullptr);
+  }
+
+  TEST_CASE("an append goes to the end as it is, wherever the kernel takes that to be") {
+    ScratchVolume volume("append");
+    ConnectionMemory memory = new_memory();
+    FakeKernel kernel(1);
+    auto front = begin(volume, kernel, memory);
+    const Created file = created_by(kernel.ask(1, create_message(4, "log", O_RDWR | O_APPEND | O_DIRECT)));
+    const auto write_with = [&](std::uint64_t unique, std::uint32_t flags, std::uint64_t offset, const char* text) {
+      fuse_write_in body{};
+      body.fh = file.handle;
+      body.offset = offset;
+      body.size = static_cast<std::uint32_t>(std::strlen(text));
+      body.flags = flags;
+      CHECK(kernel.ask(1, FakeKernel::message(FUSE_WRITE, unique, file.node, body, text)).header.error == 0);
+    };
+    write_with(6, O_RDWR | O_APPEND, 0, "one ");
+    write_with(8, O_RDWR | O_APPEND, 0, "two ");
+    write_with(10, O_RDWR | O_APPEND, 100, "three");
+    write_with(12, O_RDWR, 0, "ONE");  // fcntl(F_SETFL) has taken it away
+    CHECK(text_of(kernel.ask(1, read_message(14, file, 100))) == "ONE two three");
+    end(kernel, std::move(front));
+  }
+
+  TEST_CASE("a direct write takes out of the page cache what readers may have brought back") {
+    ScratchVolume volume("shared");
+    ConnectionMemory memory = new_memory();
+    FakeKernel kernel(1);
+    auto front = begin(volume, kernel, memory);
+    Created cached = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+    fuse_open_in body{};
+    body.flags = O_RDWR | O_DIRECT;
+    const auto opened = kernel.ask(1, FakeKernel::message(FUSE_OPEN, 6, cached.node, body)).as<fuse_open_out>();
+    const Created direct{cached.node, opened.fh, opened.open_flags};
+    CHECK((direct.open_flags & FOPEN_DIRECT_IO) != 0);
+    CHECK(kernel.ask(1, write_message(8, cached, 0, "through the cache")).header.error == 0);
+    CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
+    CHECK(kernel.ask(1, write_message(10, direct, 4096, "past it")).as<fuse_write_out>().size == 7);
+    auto notice = kernel.answer(FakeKernel::kMain, 0);  // it came before the answer
+    REQUIRE(notice);
+    CHECK(notice->header.error == FUSE_NOTIFY_INVAL_INODE);
+    const auto what = notice->as<fuse_notify_inval_inode_out>();
+    CHECK(what.ino == cached.node);
+    CHECK(what.off == 4096);
+    CHECK(what.len == 7);
+    CHECK(comes_to_wait_for(memory, {}));
+    // The last reader through the cache leaves nothing there; after that a write need not look.
+    CHECK(kernel.ask(1, release_message(12, cached)).header.error == 0);
+    front->wait_until_invalidated();
+    notice = kernel.answer(FakeKernel::kMain);
+    REQUIRE(notice);
+    CHECK(notice->as<fuse_notify_inval_inode_out>().len == 0);
+    CHECK(kernel.ask(1, write_message(14, direct, 0, "x")).header.error == 0);
+    CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
+    end(kernel, std::move(front));
+  }
+
+  TEST_CASE("a direct write by somebody without the right to them takes the set-id bits away") {
+    ScratchVolume volume("setid");
+    ConnectionMemory memory = new_memory();
+    FakeKernel kernel(1);
+    auto front = begin(volume, kernel, memory);
+    const Created file = created_by(kernel.ask(1, create_message(4, "tool", O_RDWR | O_DIRECT)));
+    const ObjectId object{file.node};
+    REQUIRE(volume->set_attributes({}, object, {.set = {.permissions = 06775}, .size = {}}));
+    const auto write_with = [&](std::uint64_t unique, std::uint32_t write_flags) {
+      fuse_write_in body{};
+      body.fh = file.handle;
+      body.size = 1;
+      body.write_flags = write_flags;
+      const Bytes message = FakeKernel::message(FUSE_WRITE, unique, file.node, body, "x");
+      CHECK(kernel.ask(1, message).header.error == 0);
+    };
+    write_with(6, 0);
+    CHECK(volume->attributes(object)->stat.permissions == 06775);
+    write_with(8, FUSE_WRITE_KILL_SUIDGID);
+    CHECK(volume->attributes(object)->stat.permissions == 0775);
+    // Without execution by the group that bit means a lock, and stays.
+    REQUIRE(volume->set_attributes({}, object, {.set = {.permissions = 02664}, .size = {}}));
+    write_with(10, FUSE_WRITE_KILL_SUIDGID);
+    CHECK(volume->attributes(object)->stat.permissions == 02664);
+    end(kernel, std::move(front));
+  }
+}
+
+}  // namespace
+}  // namespace vmfs

@@ -1,0 +1,151 @@
+// Checkpoints on a disk whose syncs fail, and what may be said of the store meanwhile.
+#include "tests/unit/volume_fixture.h"
+
+namespace vmfs {
+namespace {
+
+using test::VolumeHome;
+
+TEST_SUITE_BEGIN("volume checkpoint");
+
+// The journal cannot be synced and read, respectively, just when what a failed sync took is to be put back.
+void check_put_back(const std::function<void(VolumeHome&)>& break_journal) {
+  VolumeHome home;
+  auto image = home.open_image(home.create("a"));
+  home.apply_all();
+  const std::string text(100'000, 'a');
+  home.write(*image, 0, text);
+  REQUIRE(home.flush(*image));
+  home.disk.fail_calls("store.checkpoint", sim::Operation::kSync, 1, EIO, false);
+  break_journal(home);
+  // The volume goes on with its background work, as its workers do.
+  bool failed = false;
+  for (int i = 0; i < 20; ++i) failed = failed || !home->apply_some(true);
+  CHECK(failed);
+  home.disk.heal();
+  home.apply_all();
+  REQUIRE(home->checkpoint());
+  home.disk.evict();
+  CHECK(home.read(*image, 0, text.size()) == text);
+  image.reset();
+  home.lose_power_and_open();
+  CHECK(home.read(*home.open_path("a"), 0, text.size()) == text);
+}
+
+TEST_CASE("what a failed sync of the store took is put back before anything counts as synced") {
+  check_put_back([](VolumeHome& home) {
+    home.disk.fail_calls("journal.stream", sim::Operation::kRead, 1, EIO, false);
+  });
+}
+
+TEST_CASE("the same when the journal can be read only after several attempts") {
+  check_put_back([](VolumeHome& home) {
+    for (int n : {1, 1, 1}) home.disk.fail_calls("journal.stream", sim::Operation::kRead, n, EIO, false);
+  });
+}
+
+TEST_CASE("a failed sync while a snapshot is kept: everything since the checkpoint is applied again") {
+  VolumeHome home;
+  ObjectId id = home.create("a");
+  auto image = home.open_image(id);
+  home.apply_all();
+  const std::string text(100'000, 'a');
+  home.write(*image, 0, text);
+  REQUIRE(home.flush(*image));
+  home.disk.fail_calls("store.checkpoint", sim::Operation::kSync, 1, EIO, false);
+  CHECK(!home->keep_as_snapshot(id, "kept"));
+  home.apply_all();
+  REQUIRE(home->checkpoint());
+  home.disk.evict();
+  CHECK(home.read(*image, 0, text.size()) == text);
+  image.reset();
+  home.lose_power_and_open();
+  CHECK(home.read(*home.open_path("a"), 0, text.size()) == text);
+}
+
+TEST_CASE("a state that is saved while a checkpoint fails claims nothing of its pass") {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    VolumeHome home(seed, NodeId{7}, false, false, sim::MetadataOrder::kPerDirectory);
+    ObjectId id = home.create("a");
+    home.apply_all();
+    REQUIRE(home->make_directory({}, kRootObject, "d", 0755));
+    home.create("b", home->resolve("d")->object);
+    // The pass ends, the directories cannot be made durable, and a state is saved for another reason.
+    home.disk.fail_calls("store.sync_names", sim::Operation::kSyncDirectory, 1, EIO, true);
+    bool failed = false;
+    for (int i = 0; i < 10 && !failed; ++i) failed = !home->apply_some(true);
+    REQUIRE(failed);
+    REQUIRE(home->set_split(id, true));
+    REQUIRE(home->set_split(id, false));
+    home.disk.heal();
+    home.lose_power_and_open();
+    CHECK(home->resolve("d/b"));
+  }
+}
+
+TEST_CASE("a failed sync of directories whose changes cannot be made again at once") {
+  VolumeHome home;
+  home.apply_all();
+  REQUIRE(home->make_directory({}, kRootObject, "d", 0755));
+  home.create("a", home->resolve("d")->object);
+  home.disk.fail_calls("store.sync_names", sim::Operation::kSyncDirectory, 1, EIO, false);
+  home.disk.fail_calls("journal.stream", sim::Operation::kRead, 1, EIO, false);
+  std::uint64_t read_before = home.disk.calls();
+  bool failed = false;
+  for (int i = 0; i < 20; ++i) failed = failed || !home->apply_some(true);
+  CHECK(failed);
+  CHECK(home.disk.calls() > read_before);
+  // The changes were made once more before a sync of them was believed.
+  home.disk.heal();
+  home.apply_all();
+  REQUIRE(home->checkpoint());
+  CHECK(home->problems().empty());
+  home.lose_power_and_open();
+  CHECK(home->resolve("d/a"));
+}
+
+TEST_CASE("a background that cannot write says so, and that it can again") {
+  VolumeHome home;
+  auto image = home.open_image(home.create("a"));
+  home.apply_all();
+  home.write(*image, 0, "some text");
+  home.disk.fail_calls("state.write", {}, 1, ENOSPC, true);
+  CHECK(!home->apply_some(true));
+  REQUIRE(home->problems().size() == 1);
+  CHECK(home->problems().front().find("state") != std::string::npos);
+  home.disk.heal();
+  home.apply_all();
+  CHECK(home->problems().empty());
+  REQUIRE(home->set_attributes({}, home->resolve("a")->object, {.set = {}, .size = 3}));
+  home.disk.fail_calls("store.apply", sim::Operation::kTruncate, 1, EIO, true);
+  CHECK(!home->apply_some(true));
+  CHECK(home->problems().size() == 1);
+  home.disk.heal();
+  home.apply_all();
+  CHECK(home->problems().empty());
+}
+
+TEST_CASE("a file whose creation was cut off with the journal's end can be used and removed") {
+  VolumeHome home;
+  home.create("a");
+  home.apply_all();
+  REQUIRE(home->checkpoint());
+  home.create("b");
+  home.volume.reset();
+  home.disk.restart();
+  const Lsn start = read_state(home.disk)->replay_from;
+  REQUIRE(Journal::cut(*home.journal_disk, home.clock, home.options.journal, start, start));
+  home.open();
+  auto image = home.open_path("b");
+  home.write(*image, 0, "text");
+  REQUIRE(home.flush(*image));
+  image.reset();
+  home.lose_power_and_open();
+  CHECK(home.read(*home.open_path("b"), 0, 10) == "text");
+  CHECK(home->unlink({}, kRootObject, "b"));
+}
+
+TEST_SUITE_END();
+
+}  // namespace
+}  // namespace vmfs
