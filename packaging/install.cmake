@@ -1,5 +1,4 @@
-# Manual pages and what `cmake --install` puts where. The systemd units name /usr/bin/vmfs: they are
-# rewritten for another prefix.
+# Manual pages and what `cmake --install` puts where.
 include(GNUInstallDirs)
 
 find_program(SCDOC scdoc)
@@ -21,19 +20,20 @@ endif()
 
 install(TARGETS vmfs RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 
-# mount(8) looks for its helpers in /sbin only, whatever the prefix.
+# mount(8) looks for its helpers in /sbin only, whatever the prefix. Link and units name the program where this
+# installation puts it: the prefix may be given as late as by `cmake --install --prefix`.
 set(VMFS_MOUNT_HELPER_DIR /sbin CACHE PATH "where mount(8) finds mount.vmfs")
+set(VMFS_UNIT_DIR /lib/systemd/system CACHE PATH "where systemd finds its units")
 install(CODE "
+  set(program \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_BINDIR}/vmfs\")
   set(link \"\$ENV{DESTDIR}${VMFS_MOUNT_HELPER_DIR}/mount.vmfs\")
   file(MAKE_DIRECTORY \"\$ENV{DESTDIR}${VMFS_MOUNT_HELPER_DIR}\")
   message(STATUS \"Installing: \${link}\")
   file(REMOVE \"\${link}\")
-  file(CREATE_LINK \"${CMAKE_INSTALL_FULL_BINDIR}/vmfs\" \"\${link}\" SYMBOLIC)")
-
-set(VMFS_UNIT_DIR /lib/systemd/system CACHE PATH "where systemd finds its units")
-foreach(unit vmfs@.service vmfs-ready@.service)
-  file(READ ${CMAKE_SOURCE_DIR}/packaging/systemd/${unit} text)
-  string(REPLACE "/usr/bin/vmfs" "${CMAKE_INSTALL_FULL_BINDIR}/vmfs" text "${text}")
-  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/systemd/${unit} CONTENT "${text}" @ONLY)
-  install(FILES ${CMAKE_BINARY_DIR}/systemd/${unit} DESTINATION ${VMFS_UNIT_DIR})
-endforeach()
+  file(CREATE_LINK \"\${program}\" \"\${link}\" SYMBOLIC)
+  foreach(unit vmfs@.service vmfs-ready@.service)
+    file(READ \"${CMAKE_SOURCE_DIR}/packaging/systemd/\${unit}\" text)
+    string(REPLACE /usr/bin/vmfs \"\${program}\" text \"\${text}\")
+    file(WRITE \"${CMAKE_BINARY_DIR}/systemd/\${unit}\" \"\${text}\")
+    file(INSTALL \"${CMAKE_BINARY_DIR}/systemd/\${unit}\" DESTINATION \"${VMFS_UNIT_DIR}\")
+  endforeach()")
