@@ -63,6 +63,11 @@ void Invalidator::pages(ObjectId image, PageRange range) {
   enqueue({Item::Kind::kPages, image, {}, {}, range});
 }
 
+void Invalidator::attributes(ObjectId object) {
+  std::lock_guard lock(mutex_);
+  enqueue({Item::Kind::kAttributes, object, {}, {}, {}});
+}
+
 void Invalidator::name(ObjectId parent, const std::string& name) {
   std::lock_guard lock(mutex_);
   if (queued_names_.emplace(parent, name).second) enqueue({Item::Kind::kName, parent, name, {}, {}});

@@ -41,6 +41,7 @@ class Invalidator {
 
   void image(ObjectId image);
   void pages(ObjectId image, PageRange range);
+  void attributes(ObjectId object);
   void name(ObjectId parent, const std::string& name);
   void names();
   // After everything asked for before, save what parked requests lock.
@@ -63,7 +64,7 @@ class Invalidator {
       kPages,
       kName,        // and the attributes of its directory
       kEntry,       // a name alone
-      kAttributes,  // of a directory
+      kAttributes,  // alone
       kNames,       // becomes many of the two before
       kDone,
     } kind = Kind::kImage;

@@ -42,10 +42,24 @@ OpenTable::Handle& OpenTable::place(std::uint32_t index) {
 }
 
 void OpenTable::count(Handle& handle) {
-  auto& known = cached_[handle.object];
-  handle.cached = known.lock();
-  if (!handle.cached) known = handle.cached = std::make_shared<std::atomic<std::uint32_t>>(0);
-  if (!handle.direct) handle.cached->fetch_add(1);
+  handle.users = users_of(handle.object);
+  if (!handle.direct) {
+    handle.users->cached.fetch_add(1);
+    if (handle.users->direct_writers != 0) return;
+    if (coherent_.size() >= kCoherentMax)
+      std::erase_if(coherent_, [&](ObjectId object) { return !users_.contains(object); });
+    handle.keep_cache = !coherent_.insert(handle.object).second;
+  } else if (handle.writable) {
+    coherent_.erase(handle.object);
+    ++handle.users->direct_writers;
+  }
+}
+
+std::shared_ptr<OpenTable::Users> OpenTable::users_of(ObjectId object) {
+  auto& known = users_[object];
+  auto users = known.lock();
+  if (!users) known = users = std::make_shared<Users>();
+  return users;
 }
 
 void OpenTable::restore(Volume& volume) {
@@ -87,8 +101,12 @@ std::optional<std::uint64_t> OpenTable::opened_by(std::uint64_t unique) const {
 }
 
 Result<std::uint64_t> OpenTable::add(ObjectRef image, ObjectId object, std::uint32_t flags,
-                                     bool direct, std::uint32_t epoch, std::uint64_t unique) {
+                                     bool owned, std::uint32_t epoch, std::uint64_t unique) {
   std::lock_guard lock(mutex_);
+  const auto users = users_of(object);
+  const bool direct = !owned || ((flags & O_DIRECT) != 0 ? users->cached.load() == 0
+                                                         : users->direct_writers != 0);
+  if (!owned) coherent_.erase(object);
   std::uint32_t index = 0;
   if (!free_.empty()) {
     index = free_.back();
@@ -108,7 +126,7 @@ Result<std::uint64_t> OpenTable::add(ObjectRef image, ObjectId object, std::uint
   entry.epoch = epoch;
   entry.state.store(direct ? kOpenDirect : 0, std::memory_order_relaxed);
   Handle& handle = place(index);
-  handle = Handle{std::move(image), object, &entry, may_write(flags), direct, {}};
+  handle = Handle{std::move(image), object, &entry, may_write(flags), direct, false, {}};
   count(handle);
   entry.object.store(raw(object), std::memory_order_release);
   size_.fetch_add(1, std::memory_order_relaxed);
@@ -128,13 +146,13 @@ OpenTable::Handle* OpenTable::find(std::uint64_t number) {
   return &handle;
 }
 
-std::optional<ObjectId> OpenTable::remove(Volume& volume, std::uint64_t number) {
+void OpenTable::remove(Volume& volume, std::uint64_t number) {
   Handle closed;
   bool wrote = false;
   {
     std::lock_guard lock(mutex_);
     Handle* handle = find(number);
-    if (handle == nullptr) return std::nullopt;
+    if (handle == nullptr) return;
     wrote = (handle->entry->state.load() & kOpenWrote) != 0;
     closed = std::exchange(*handle, Handle{});
   }
@@ -145,12 +163,12 @@ std::optional<ObjectId> OpenTable::remove(Volume& volume, std::uint64_t number) 
   std::lock_guard lock(mutex_);
   free_.push_back(static_cast<std::uint32_t>(number));
   size_.fetch_sub(1, std::memory_order_relaxed);
-  const bool last = !closed.direct && closed.cached->fetch_sub(1) == 1;
-  closed.cached.reset();
-  const bool still_open = !cached_[closed.object].expired();
-  if (!still_open) cached_.erase(closed.object);
-  if (last && still_open) return closed.object;
-  return std::nullopt;
+  if (!closed.direct)
+    closed.users->cached.fetch_sub(1);
+  else if (closed.writable)
+    --closed.users->direct_writers;
+  closed.users.reset();
+  if (users_[closed.object].expired()) users_.erase(closed.object);
 }
 
 std::vector<ObjectId> OpenTable::cached() {
@@ -167,6 +185,7 @@ std::vector<ObjectId> OpenTable::cached() {
 
 void OpenTable::expire_writers(ObjectId object) {
   std::lock_guard lock(mutex_);
+  coherent_.erase(object);
   const std::uint32_t used = memory_.header().opens_used.load();
   for (std::uint32_t index = 0; index < used; ++index) {
     OpenEntry& entry = memory_.opens()[index];

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "fs/base/result.h"
@@ -24,16 +25,28 @@ std::uint32_t epoch_mark(const std::optional<GroupState>& group);
 // may die in between.
 bool gave_away_since(const GroupState& group, std::uint32_t mark, NodeId self);
 
+// The pages that the kernel holds of an image are right as long as everybody changes it through them. The
+// kernel itself keeps cached users and O_DIRECT among them coherent, one write at a time; it does so no more
+// for handles that it was told to lead past its cache (which lets direct writes in side by side), and what
+// it is told to drop while a buffered write is under way it may read back as it was before that write. So on
+// the owner the two kinds of handles exclude each other: the first that is opened decides, and who comes
+// while the others are there is opened as they are.
 class OpenTable {
  public:
+  // How many handles of an image there are, of all processes.
+  struct Users {
+    std::atomic<std::uint32_t> cached{0};   // reading and writing through the page cache
+    std::uint32_t direct_writers = 0;       // guarded by mutex_: may write past it
+  };
+
   struct Handle {
     ObjectRef image;  // null: the image could not be opened again after a restart
     ObjectId object{};
     OpenEntry* entry = nullptr;
     bool writable = false;
-    bool direct = false;
-    // How many handles of the same image, of any process, read it through the page cache.
-    std::shared_ptr<std::atomic<std::uint32_t>> cached;
+    bool direct = false;      // past the page cache, for its whole life
+    bool keep_cache = false;  // what the kernel has of the image's pages is as the image is
+    std::shared_ptr<Users> users;
 
     // Before the first change through this handle, so that a later daemon knows of it.
     void mark_wrote() {
@@ -52,15 +65,15 @@ class OpenTable {
   std::optional<std::uint64_t> opened_by(std::uint64_t unique) const;
 
   // `image` is open in the volume; the table closes it in remove(). kNoSpace (ENFILE): table full.
+  // `owned`: by this node; if not, the handle is direct, since somebody else may change the image.
   // `epoch`: epoch_mark() of its group, taken before it was opened.
-  Result<std::uint64_t> add(ObjectRef image, ObjectId object, std::uint32_t flags, bool direct,
+  Result<std::uint64_t> add(ObjectRef image, ObjectId object, std::uint32_t flags, bool owned,
                             std::uint32_t epoch, std::uint64_t unique);
   // Null if there is no such handle (any more). Lock-free. The kernel sends nothing for a handle after
   // its release, so that the result stays valid during a request.
   Handle* find(std::uint64_t handle);
-  // Nothing to do if it is not there. Returns the image that was open through the page cache for the last
-  // time, if there was one.
-  std::optional<ObjectId> remove(Volume& volume, std::uint64_t handle);
+  // Nothing to do if it is not there.
+  void remove(Volume& volume, std::uint64_t handle);
   // Handles that may write to the image are not to change it any more.
   void expire_writers(ObjectId object);
   // Images that are open through the page cache, some maybe twice.
@@ -76,14 +89,19 @@ class OpenTable {
   }
   Handle& place(std::uint32_t index);  // with mutex_ held
   void count(Handle& handle);          // likewise
+  std::shared_ptr<Users> users_of(ObjectId object);  // likewise
 
   ConnectionMemory& memory_;
   std::mutex mutex_;
   std::array<std::atomic<Chunk*>, ConnectionMemory::kOpenMax / kChunk> chunks_{};
   std::vector<std::unique_ptr<Chunk>> owned_;
   std::vector<std::uint32_t> free_;
-  // Of images that are open.
-  std::unordered_map<ObjectId, std::weak_ptr<std::atomic<std::uint32_t>>> cached_;  // guarded by mutex_
+  std::unordered_map<ObjectId, std::weak_ptr<Users>> users_;  // guarded by mutex_; of images that are open
+  // Guarded by mutex_. Images that nobody has changed past the page cache since they were opened through it
+  // in this life.
+  std::unordered_set<ObjectId> coherent_;
+  // Beyond this, images that nobody has open are forgotten: the kernel's pages of them go when they are opened.
+  static constexpr std::size_t kCoherentMax = 1 << 16;
   std::unordered_map<std::uint64_t, std::uint64_t> by_request_;  // constant after restore()
   std::atomic<std::uint64_t> size_{0};
 };

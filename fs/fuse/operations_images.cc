@@ -13,26 +13,23 @@ namespace vmfs {
 
 Result<fuse_open_out> open_handle(Core& core, ObjectId object, std::uint32_t flags) {
   const RequestContext& current = *current_request();
-  // Never from the page cache while somebody else may change the image: for the handle's whole life,
-  // since the kernel cannot be told otherwise later.
-  const bool owned = core.owned(object);
-  const bool direct = !owned || (flags & O_DIRECT) != 0;
   if (current.resent) {
     if (auto handle = core.opens().opened_by(current.unique)) {
       const OpenTable::Handle* found = core.opens().find(*handle);
       if (found != nullptr && found->object == object)
-        return open_answer(*handle, found->direct, owned);
+        return open_answer(*handle, found->direct, found->keep_cache);
     }
   }
   const bool writable = (flags & O_ACCMODE) != O_RDONLY;
   const std::uint32_t epoch = writable ? epoch_mark(core.volume().group(object)) : 0;
   VMFS_ASSIGN(ObjectRef image, core.volume().open_image(object, writable));
-  auto handle = core.opens().add(image, object, flags, direct, epoch, current.unique);
+  auto handle = core.opens().add(image, object, flags, core.owned(object), epoch, current.unique);
   if (!handle) {
     core.volume().close_image(image, writable, false);
     return pass(handle.error());
   }
-  return open_answer(*handle, direct, owned);
+  const OpenTable::Handle* added = core.opens().find(*handle);
+  return open_answer(*handle, added->direct, added->keep_cache);
 }
 
 namespace {
@@ -72,9 +69,7 @@ void open(fuse_req_t request, fuse_ino_t object, fuse_file_info* info) noexcept 
 
 void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) noexcept {
   Core& core = core_of(request);
-  // What a direct write that is still under way competed with has been read by now; who writes from here on
-  // finds nobody that reads through the page cache.
-  if (auto image = core.opens().remove(core.volume(), info->fh)) core.invalidator().image(*image);
+  core.opens().remove(core.volume(), info->fh);
   fuse_reply_err(request, 0);
 }
 
@@ -96,17 +91,24 @@ void read(fuse_req_t request, fuse_ino_t object, std::size_t size, off_t offset,
   if (!handle->direct && !core.owned(ObjectId{object})) core.invalidator().image(ObjectId{object});
 }
 
-// Calls flush of the volume and answers when it is done: with `reply` if it went well.
+// Calls flush of the volume and answers when it is done: with `reply` if it went well. If `forgotten`, not
+// before the kernel has also dropped what it was asked to.
 template <class Flush, class Reply>
-void flush_and_answer(Core& core, fuse_req_t request, Flush&& flush, Reply reply) {
+void flush_and_answer(Core& core, fuse_req_t request, Flush&& flush, Reply reply, bool forgotten = false) {
   std::shared_ptr<Core::Later> later = core.detach(request);
-  flush([later, reply](Result<> done) {
-    later->answer([&](fuse_req_t waiting) {
-      if (done)
-        reply(waiting);
-      else
-        answer_error(waiting, done.error());
-    });
+  flush([later, reply, forgotten](Result<> done) {
+    auto answer = [later, reply, done = std::move(done)] {
+      later->answer([&](fuse_req_t waiting) {
+        if (done)
+          reply(waiting);
+        else
+          answer_error(waiting, done.error());
+      });
+    };
+    if (forgotten)
+      later->core->invalidator().then(std::move(answer));
+    else
+      answer();
   });
   core.watch(later);
 }
@@ -123,7 +125,7 @@ Result<> drop_set_id(Core& core, Object& image, ObjectId object) {
   change.set.permissions = kept;
   auto done = core.volume().set_attributes({}, object, change);
   if (!done) return pass(std::move(done.error()));
-  core.invalidator().image(object);
+  core.invalidator().attributes(object);
   return {};
 }
 
@@ -152,30 +154,27 @@ void write(fuse_req_t request, fuse_ino_t object, const char* bytes, std::size_t
   auto written = core.volume().write(*handle->image, caller, static_cast<std::uint64_t>(offset),
                                      payload, append ? Placed::kAtEnd : Placed::kAtOffset);
   if (!written) return answer_error(core, request, written.error(), ObjectId{object});
-  // The kernel dropped the cached pages before it sent this; whoever reads through the page cache may have
-  // brought them back since, as they were before the write.
-  const bool shared = handle->direct && !info->writepage && handle->cached->load() != 0;
+  // A handle from when this node owned the image before may still read through the page cache. The kernel
+  // dropped the pages before it sent this, but that handle may have brought them back as they were.
+  const bool shared = handle->direct && !info->writepage && handle->users->cached.load() != 0;
   if (shared) [[unlikely]] {
     if (append)
       core.invalidator().image(ObjectId{object});
     else
       core.invalidator().pages(ObjectId{object}, {static_cast<std::uint64_t>(offset), size});
   }
+  const auto reply = [size](fuse_req_t waiting) { fuse_reply_write(waiting, size); };
   // O_SYNC contains O_DSYNC. What the page cache writes back later was never promised.
   if ((info->flags & O_DSYNC) != 0 && !info->writepage) {
     return flush_and_answer(
         core, request,
-        [&](auto done) { core.volume().flush(*handle->image, caller, std::move(done)); },
-        [size](fuse_req_t waiting) { fuse_reply_write(waiting, size); });
+        [&](auto done) { core.volume().flush(*handle->image, caller, std::move(done)); }, reply, shared);
   }
   if (shared) [[unlikely]] {
-    // Not before they are gone: the next reader would see the old ones after the write has returned.
-    core.invalidator().then([later = core.detach(request), size] {
-      later->answer([size](fuse_req_t waiting) { fuse_reply_write(waiting, size); });
-    });
+    core.invalidator().then([later = core.detach(request), reply] { later->answer(reply); });
     return;
   }
-  fuse_reply_write(request, size);
+  reply(request);
 }
 
 void sync(fuse_req_t request, fuse_ino_t, int, fuse_file_info* info) noexcept {

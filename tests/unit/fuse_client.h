@@ -71,6 +71,17 @@ inline Created created_by(const KernelAnswer& answer) {
   const auto both = answer.as<Both>();
   return {both.entry.nodeid, both.open.fh, both.open.open_flags};
 }
+inline Bytes open_message(std::uint64_t unique, const Created& file, std::uint32_t flags) {
+  fuse_open_in body{};
+  body.flags = flags;
+  return FakeKernel::message(FUSE_OPEN, unique, file.node, body);
+}
+// Another handle of the same file.
+inline Created opened_by(const Created& file, const KernelAnswer& answer) {
+  REQUIRE(answer.header.error == 0);
+  const auto opened = answer.as<fuse_open_out>();
+  return {file.node, opened.fh, opened.open_flags};
+}
 inline Bytes write_message(std::uint64_t unique, const Created& file, std::uint64_t offset,
                     const std::string& bytes) {
   fuse_write_in body{};

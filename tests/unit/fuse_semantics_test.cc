@@ -107,37 +107,75 @@ TEST_SUITE("fuse semantics") {
     end(kernel, std::move(front));
   }
 
-  TEST_CASE("a direct write takes out of the page cache what readers may have brought back") {
-    ScratchVolume volume("shared");
+  TEST_CASE("handles through the page cache and past it exclude each other on the owner") {
+    ScratchVolume volume("kinds");
     ConnectionMemory memory = new_memory();
     FakeKernel kernel(1);
     auto front = begin(volume, kernel, memory);
-    Created cached = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
-    fuse_open_in body{};
-    body.flags = O_RDWR | O_DIRECT;
-    const auto opened = kernel.ask(1, FakeKernel::message(FUSE_OPEN, 6, cached.node, body)).as<fuse_open_out>();
-    const Created direct{cached.node, opened.fh, opened.open_flags};
-    CHECK((direct.open_flags & FOPEN_DIRECT_IO) != 0);
-    CHECK(kernel.ask(1, write_message(8, cached, 0, "through the cache")).header.error == 0);
-    CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
-    CHECK(kernel.ask(1, write_message(10, direct, 4096, "past it")).as<fuse_write_out>().size == 7);
-    auto notice = kernel.answer(FakeKernel::kMain, 0);  // it came before the answer
-    REQUIRE(notice);
-    CHECK(notice->header.error == FUSE_NOTIFY_INVAL_INODE);
-    const auto what = notice->as<fuse_notify_inval_inode_out>();
-    CHECK(what.ino == cached.node);
-    CHECK(what.off == 4096);
-    CHECK(what.len == 7);
-    CHECK(comes_to_wait_for(memory, {}));
-    // The last reader through the cache leaves nothing there; after that a write need not look.
-    CHECK(kernel.ask(1, release_message(12, cached)).header.error == 0);
-    front->wait_until_invalidated();
-    notice = kernel.answer(FakeKernel::kMain);
-    REQUIRE(notice);
-    CHECK(notice->as<fuse_notify_inval_inode_out>().len == 0);
-    CHECK(kernel.ask(1, write_message(14, direct, 0, "x")).header.error == 0);
+    constexpr std::uint32_t kPast = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
+    std::uint64_t unique = 4;
+    const auto next = [&] { return unique += 2; };
+    const Created first = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+    const auto open = [&](std::uint32_t flags) { return opened_by(first, kernel.ask(1, open_message(next(), first, flags))); };
+    const auto close = [&](const Created& file) {
+      CHECK(kernel.ask(1, release_message(next(), file)).header.error == 0);
+    };
+    CHECK(first.open_flags == 0);
+    const Created again = open(O_RDONLY);
+    CHECK(again.open_flags == FOPEN_KEEP_CACHE);
+    const Created beside = open(O_RDWR | O_DIRECT);  // the kernel's own direct writes keep its pages right
+    CHECK(beside.open_flags == FOPEN_KEEP_CACHE);
+    close(first), close(again), close(beside);
+
+    const Created reader = open(O_RDONLY | O_DIRECT);
+    CHECK(reader.open_flags == kPast);
+    const Created cached = open(O_RDONLY);  // who only reads disturbs nobody
+    CHECK(cached.open_flags == FOPEN_KEEP_CACHE);
+    close(cached);
+    const Created writer = open(O_RDWR | O_DIRECT);
+    CHECK(writer.open_flags == kPast);
+    const Created guest = open(O_RDONLY);
+    CHECK(guest.open_flags == kPast);
+    CHECK(kernel.ask(1, write_message(next(), writer, 0, "past the cache")).header.error == 0);
+    close(writer);
+    const Created after = open(O_RDONLY);
+    CHECK(after.open_flags == 0);  // what was cached before that writer is not to be seen
+    CHECK(open(O_RDONLY).open_flags == FOPEN_KEEP_CACHE);
     CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
     end(kernel, std::move(front));
+  }
+
+  TEST_CASE("a direct write takes out of the page cache what handles from an earlier ownership may have brought back") {
+    for (const std::uint32_t flags : {std::uint32_t{O_RDWR}, std::uint32_t{O_RDWR | O_DSYNC}}) {
+      ScratchVolume volume("shared");
+      ConnectionMemory memory = new_memory();
+      FakeKernel kernel(1);
+      auto front = begin(volume, kernel, memory);
+      const Created cached = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+      const ObjectId object{cached.node};
+      REQUIRE(volume->release(object, volume->node()));
+      const Created direct = opened_by(cached, kernel.ask(1, open_message(6, cached, flags)));
+      CHECK((direct.open_flags & FOPEN_DIRECT_IO) != 0);
+      REQUIRE(volume->take(object, EpochCause::kTaken));
+      volume->set_gate(object, Gate::kOpen);
+      CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
+      fuse_write_in body{};
+      body.fh = direct.handle;
+      body.offset = 4096;
+      body.size = 7;
+      body.flags = flags;
+      const auto answer = kernel.ask(1, FakeKernel::message(FUSE_WRITE, 10, direct.node, body, "past it"));
+      CHECK(answer.as<fuse_write_out>().size == 7);
+      auto notice = kernel.answer(FakeKernel::kMain, 0);  // it came before the answer
+      REQUIRE(notice);
+      CHECK(notice->header.error == FUSE_NOTIFY_INVAL_INODE);
+      const auto what = notice->as<fuse_notify_inval_inode_out>();
+      CHECK(what.ino == cached.node);
+      CHECK(what.off == 4096);
+      CHECK(what.len == 7);
+      CHECK(comes_to_wait_for(memory, {}));
+      end(kernel, std::move(front));
+    }
   }
 
   TEST_CASE("a direct write by somebody without the right to them takes the set-id bits away") {
