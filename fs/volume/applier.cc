@@ -192,29 +192,39 @@ void Volume::Impl::touch(Inode& inode) {
 }
 
 // The image as a whole, before its extents: truncations first, so that what is written later is not cut
-// off again; then blocks to reserve.
+// off again; then blocks to reserve. What was truncated since stays cut off from readers, and waits for the
+// next pass; but no extent may come into the store while a truncation from before it is still to be made.
 Result<> Volume::Impl::visit(Inode& inode, File& file) {
   VolumeImage& image = *inode.image;
-  Lsn durable_needed = 0;
-  {
-    // Whoever had reserved a place below the pass's has entered the index once this is held.
-    std::unique_lock<ImageLock> lock(image.lock);
-    if (image.void_from.load() != VolumeImage::kNothingVoid) durable_needed = image.void_lsn + 1;
-    for (const auto& allocation : image.allocations)
-      durable_needed = std::max(durable_needed, allocation.lsn + 1);
-    if (image.attributes_changed.exchange(false)) touch(inode);
+  Lsn durable = 0;  // what has been waited for
+  for (;;) {
+    Lsn needed = 0;
+    {
+      // Whoever had reserved a place below the pass's has entered the index once this is held.
+      std::unique_lock<ImageLock> lock(image.lock);
+      if (image.attributes_changed.exchange(false)) touch(inode);
+      if (image.void_from.load() != VolumeImage::kNothingVoid) needed = image.void_lsn + 1;
+      if (needed <= durable && durable != 0) return cut_and_reserve(inode, file, durable);
+      for (const auto& allocation : image.allocations) needed = std::max(needed, allocation.lsn + 1);
+    }
+    if (needed == 0) return {};
+    // Without the lock: writers need not wait for the disk. Another truncation may come in meanwhile.
+    if (!mistakes.apply_before_durable) VMFS_TRY(journal_->sync_through(needed));
+    durable = needed;
   }
-  if (durable_needed == 0) return {};
-  if (!mistakes.apply_before_durable) VMFS_TRY(journal_->sync_through(durable_needed));
-  std::unique_lock<ImageLock> lock(image.lock);
+}
+
+// Makes the truncation that is pending and the allocations below `durable`. The image's lock is held.
+Result<> Volume::Impl::cut_and_reserve(Inode& inode, File& file, Lsn durable) {
+  VolumeImage& image = *inode.image;
   touch(inode);
   std::uint64_t void_from = image.void_from.load();
-  if (void_from != VolumeImage::kNothingVoid && image.void_lsn < durable_needed) {
+  if (void_from != VolumeImage::kNothingVoid) {
     VMFS_ASSIGN(FileStat stat, file.stat("store.apply"));
     if (stat.size > void_from) VMFS_TRY(file.truncate(void_from, "store.apply"));
     image.nothing_void();
   }
-  while (!image.allocations.empty() && image.allocations.front().lsn < durable_needed) {
+  while (!image.allocations.empty() && image.allocations.front().lsn < durable) {
     const auto& allocation = image.allocations.front();
     auto allocated =
         file.allocate(allocation.offset, allocation.length, allocation.keep_size, "store.apply");

@@ -377,6 +377,7 @@ struct Volume::Impl {
   Result<> start_pass();
   Result<bool> apply_step();
   Result<> visit(Inode& inode, File& file);
+  Result<> cut_and_reserve(Inode& inode, File& file, Lsn durable);
   Result<> apply_extents(Inode& inode, File& file, std::vector<UnappliedExtent>& extents);
   Result<> apply_zeros(File& file, const UnappliedExtent& extent);
   Result<> apply_fully(Inode& inode);

@@ -100,6 +100,35 @@ TEST_CASE("truncation voids what the store still has") {
   }
 }
 
+TEST_CASE("a truncation that comes while the applier waits for the journal loses nothing that was written before") {
+  VolumeHome home;
+  ObjectId id = home.create("a");
+  auto image = home.open_image(id);
+  home.write(*image, 0, std::string(1000, 'a'));
+  home.apply_all();
+  REQUIRE(home->set_attributes({}, id, {.set = {}, .size = 100}));
+  home.write(*image, 200, std::string(100, 'b'));
+  // The pass begins; then blocks are reserved, so that it waits for the journal once more; meanwhile the
+  // image is truncated again, into what is about to be applied.
+  int syncs = 0;
+  home.disk.set_hook([&](const sim::DiskCall& call) -> std::optional<int> {
+    if (std::string_view(call.label) != "journal.sync" || call.operation != sim::Operation::kSyncData) return {};
+    if (++syncs == 1) REQUIRE(home->allocate(*image, {}, 0, 4096, true));
+    if (syncs == 2) REQUIRE(home->set_attributes({}, id, {.set = {}, .size = 250}));
+    return {};
+  });
+  REQUIRE(home->apply_some(true));
+  home.disk.set_hook(nullptr);
+  CHECK(syncs >= 2);
+  const std::string expected = std::string(100, 'a') + std::string(100, '\0') + std::string(50, 'b');
+  CHECK(home.read(*image, 0, 1000) == expected);
+  home.apply_all();
+  CHECK(home.read(*image, 0, 1000) == expected);
+  image.reset();
+  home.close_and_open();
+  CHECK(home.stored("a") == expected);
+}
+
 TEST_CASE("zeros: punched and kept, extending and not") {
   VolumeHome home;
   ObjectId id = home.create("a");
