@@ -35,6 +35,12 @@ Result<Lsn> Volume::Impl::append_flush(VolumeGroup& group, const Caller& caller)
               group.epoch_events.load() == epoch_events_.load();
   if (!open || group.flush_appended.load(std::memory_order_acquire) >= through)
     return std::max(through, group.flush_appended.load(std::memory_order_acquire));
+  auto end = append_flush_record(group, caller);
+  if (!end && end.error().kind == ErrorKind::kWouldWait) return through;
+  return end;
+}
+
+Result<Lsn> Volume::Impl::append_flush_record(VolumeGroup& group, const Caller& caller) {
   PeerConfirmations confirmations;
   {
     std::lock_guard lock(peers_mutex_);
@@ -48,16 +54,12 @@ Result<Lsn> Volume::Impl::append_flush(VolumeGroup& group, const Caller& caller)
   draft.header.connection = raw(caller.request.connection);
   draft.header.unique = caller.request.unique;
   draft.payload = payload;
-  auto place = journal_->reserve(draft, &group.cursor);
-  if (!place) {
-    if (place.error().kind == ErrorKind::kWouldWait) return through;
-    return pass(std::move(place.error()));
-  }
-  VMFS_TRY(journal_->commit(draft, *place));
-  raise_to(group.last_record, place->end);
-  raise_to(group.flush_appended, place->end);
-  if (hooks_) hooks_->written(place->end);
-  return place->end;
+  VMFS_ASSIGN(Journal::Reservation place, journal_->reserve(draft, &group.cursor));
+  VMFS_TRY(journal_->commit(draft, place));
+  raise_to(group.last_record, place.end);
+  raise_to(group.flush_appended, place.end);
+  if (hooks_) hooks_->written(place.end);
+  return place.end;
 }
 
 // With no lock held: a hand-over, the applier and other writers need not wait for the disk.
@@ -84,15 +86,17 @@ void Volume::flush(Object& handle, const Caller& caller, std::function<void(Resu
   if (inode->local) return done({});
   VolumeGroup& group = inode->image->group;
   if (group.flushed() && v.journal_->durable_lsn() >= group.last_change.load()) return done({});
-  if (group.epoch_events.load() != v.epoch_events_.load()) {
-    if (auto begun = begin_epoch_if_due(inode->id);
-        !begun && begun.error().kind != ErrorKind::kWouldWait)
-      return done(std::move(begun));
-  }
   Result<Lsn> through = 0;
-  {
+  for (;;) {
+    // A peer may be counted lost at any moment: what is flushed here and not there belongs to a new epoch.
+    const std::uint32_t events = v.epoch_events_.load();
+    if (group.epoch_events.load() != events) {
+      auto begun = begin_epoch_if_due(inode->id);
+      if (!begun && begun.error().kind != ErrorKind::kWouldWait) return done(std::move(begun));
+    }
     std::shared_lock<ImageLock> lock(inode->image->lock);
     through = v.append_flush(group, caller);
+    if (!through || events == v.epoch_events_.load()) break;
   }
   if (!through) return done(pass(std::move(through.error())));
   // The group lives as long as its inode: until the answer.
@@ -108,10 +112,13 @@ void Volume::flush_names(const Caller& caller, std::function<void(Result<>)> don
   {
     std::unique_lock lock(v.names_mutex_);
     if (auto made = v.make_names(); !made) return done(std::move(made));
-    if (auto begun = v.begin_epoch_locked(group);
-        !begun && begun.error().kind != ErrorKind::kWouldWait)
-      return done(std::move(begun));
-    through = v.append_flush(group, caller);
+    for (;;) {
+      const std::uint32_t events = v.epoch_events_.load();
+      auto begun = v.begin_epoch_locked(group);
+      if (!begun && begun.error().kind != ErrorKind::kWouldWait) return done(std::move(begun));
+      through = v.append_flush(group, caller);
+      if (!through || events == v.epoch_events_.load()) break;
+    }
   }
   if (!through) return done(pass(std::move(through.error())));
   v.finish_flush(group, *through, std::move(done));

@@ -90,6 +90,12 @@ Position Volume::durable_position(GroupId id) {
   return position;
 }
 
+Position Volume::final_position(GroupId id) {
+  Impl& v = *impl_;
+  auto position = v.with_group_locked(id, [&](VolumeGroup& group) -> Result<Position> { return v.position_of(group); });
+  return position ? *position : Position{};
+}
+
 Gate Volume::gate(GroupId id) {
   if (id == kNameSpace) return impl_->names_.gate.load(std::memory_order_acquire);
   std::shared_ptr<Inode> alive;
@@ -98,19 +104,24 @@ Gate Volume::gate(GroupId id) {
 }
 
 void Volume::set_gate(GroupId id, Gate gate) {
+  for (Gate now = this->gate(id); now != gate; now = this->gate(id))
+    if (!change_gate(id, now, gate) && this->gate(id) == now) return;
+}
+
+bool Volume::change_gate(GroupId id, Gate from, Gate to) {
   Impl& v = *impl_;
   std::shared_ptr<Inode> alive;
   VolumeGroup* group = v.find_group(id, alive);
-  if (!group) return;
+  if (!group) return false;
   // A tail that came back from a peer belongs to the state that is opened: who may change the group must
   // not read it as it was before.
-  if (gate == Gate::kOpen && group->gate.load() != Gate::kOpen && v.first_pending_.load() != 0 &&
-      !publish_received(v.journal_->durable_lsn()))
-    return;
-  group->gate.store(gate, std::memory_order_release);
-  if (gate != Gate::kOpen) return;
-  v.orphans_wait_.store(true);
-  v.want_apply();
+  if (to == Gate::kOpen && v.first_pending_.load() != 0 && !publish_received(v.journal_->durable_lsn())) return false;
+  if (!group->gate.compare_exchange_strong(from, to, std::memory_order_acq_rel)) return false;
+  if (to == Gate::kOpen) {
+    v.orphans_wait_.store(true);
+    v.want_apply();
+  }
+  return true;
 }
 
 Activity Volume::activity(GroupId id) {
@@ -139,6 +150,23 @@ Result<> Volume::begin_epoch_if_due(GroupId id) {
   Impl& v = *impl_;
   return v.with_group_locked(id,
                              [&](VolumeGroup& group) { return v.begin_epoch_locked(group); });
+}
+
+Result<> Volume::go_on_alone(GroupId id) {
+  Impl& v = *impl_;
+  Result<Lsn> end = v.with_group_locked(id, [&](VolumeGroup& group) -> Result<Lsn> {
+    VMFS_TRY(v.begin_epoch_locked(group));
+    bool used = true;
+    {
+      std::lock_guard lock(group.mutex);
+      if (group.owner == v.node_ && !group.history.empty())
+        used = v.position_of(group).seq > group.history.back().parent.seq + 1;
+    }
+    if (used) return 0;
+    return v.append_flush_record(group, {});
+  });
+  if (!end) return pass(std::move(end.error()));
+  return v.journal_->sync_through(*end);
 }
 
 Result<> Volume::Impl::begin_epoch_locked(VolumeGroup& group) {
@@ -205,18 +233,18 @@ void Volume::trim_history(GroupId id, Position confirmed_by_all) {
 
 Result<Lsn> Volume::release(GroupId id, NodeId taker) {
   Impl& v = *impl_;
+  Gate before = Gate::kOpen;
   {
     std::shared_ptr<Inode> alive;
     VolumeGroup* group = v.find_group(id, alive);
     if (!group) return fail(ErrorKind::kNotFound, ENOENT, fmt::format("no group {}", id));
     // Before the lock, so that no new change gets in front of it.
-    group->gate.store(Gate::kReleasing, std::memory_order_release);
+    before = group->gate.exchange(Gate::kReleasing, std::memory_order_acq_rel);
   }
-  return v.with_group_locked(id,
-                             [&](VolumeGroup& group) { return v.release_locked(group, taker); });
+  return v.with_group_locked(id, [&](VolumeGroup& group) { return v.release_locked(group, taker, before); });
 }
 
-Result<Lsn> Volume::Impl::release_locked(VolumeGroup& group, NodeId taker) {
+Result<Lsn> Volume::Impl::release_locked(VolumeGroup& group, NodeId taker, Gate before) {
   {
     std::lock_guard lock(group.mutex);
     if (group.owner != node_) {
@@ -226,13 +254,13 @@ Result<Lsn> Volume::Impl::release_locked(VolumeGroup& group, NodeId taker) {
   }
   if (group.id == kNameSpace) {
     if (auto made = make_names(); !made) {
-      group.gate.store(Gate::kOpen);
+      group.gate.store(before);
       return pass(std::move(made.error()));
     }
   }
   // A release is a record like others: after a lost peer it needs a new epoch too.
   if (auto begun = begin_epoch_locked(group); !begun) {
-    group.gate.store(Gate::kOpen);
+    group.gate.store(before);
     return pass(std::move(begun.error()));
   }
   Bytes payload = encode(Release{taker});
@@ -246,7 +274,7 @@ Result<Lsn> Volume::Impl::release_locked(VolumeGroup& group, NodeId taker) {
     std::lock_guard lock(group.mutex);
     auto reserved = reserve(draft, &group.cursor);
     if (!reserved) {
-      group.gate.store(Gate::kOpen);
+      group.gate.store(before);
       return pass(std::move(reserved.error()));
     }
     place = *reserved;

@@ -292,7 +292,7 @@ struct Volume::Impl {
   Result<> begin_epoch_locked(VolumeGroup& group);
   // With the group's own lock held exclusively. Durable on return.
   Result<Lsn> append_epoch(VolumeGroup& group, RecordType type, EpochCause cause);
-  Result<Lsn> release_locked(VolumeGroup& group, NodeId taker);
+  Result<Lsn> release_locked(VolumeGroup& group, NodeId taker, Gate before);
   Result<Lsn> take_locked(VolumeGroup& group, EpochCause cause);
   // Runs `f` with the group's own lock held exclusively; kNotFound if there is no such group.
   template <class F>
@@ -311,6 +311,8 @@ struct Volume::Impl {
   Result<bool> advance(VolumeGroup& group, const RecordHeader& header, ByteView payload);
   Result<> begin_base(VolumeGroup& group, const RecordHeader& header, const BaseBegin& begin);
   Result<Lsn> append_flush(VolumeGroup& group, const Caller& caller);
+  // Its end. kWouldWait: the journal is full.
+  Result<Lsn> append_flush_record(VolumeGroup& group, const Caller& caller);
   void finish_flush(VolumeGroup& group, Lsn through, std::function<void(Result<>)> done);
 
   // --- Replica (replica.cc) -----------------------------------------------------------------------------
@@ -331,6 +333,7 @@ struct Volume::Impl {
   VolumeGroup* received_group(GroupId id, std::shared_ptr<Inode>& alive);
   void bring_in(ObjectId object);
   bool is_past(VolumeGroup& group, Position position);
+  bool may_replace(VolumeGroup& group, const BaseBegin& begin, Position end);
   Result<Journal::Reservation> append_received(Draft& draft);
   void settle_published(VolumeGroup& group, RecordType type, Notice& notice);
   Result<> publish_record(const PendingRecord& record, Notice& notice);

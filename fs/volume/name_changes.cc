@@ -136,7 +136,8 @@ Result<> Volume::Impl::apply_name_record(const RecordHeader& header, ByteView pa
           restore(group, state);
         }
         bool open = change.creator == node_ && names_.gate.load() == Gate::kOpen;
-        if (open) group.epoch_events.store(epoch_events_.load());
+        // Its first epoch is as old as the name space's: a peer lost since was lost to both.
+        if (open) group.epoch_events.store(names_.epoch_events.load());
         group.gate.store(open ? Gate::kOpen : resting_gate(group, true));
       }
       if (auto parent = tree_.find(change.parent)) {

@@ -95,6 +95,8 @@ Result<> Volume::Impl::check_received(const ReceivedRecord& record,
     VMFS_ASSIGN(BaseBegin begin, decode<BaseBegin>(record.payload));
     if (begin.history.empty() || !(begin.history.back().epoch == next.epoch))
       return protocol(header, "its history does not lead to its position");
+    if (group && !may_replace(*group, begin, next))
+      return protocol(header, "this node has records of the group that the copy lacks, and has not given them up");
     positions[id] = next;
     return {};
   }
@@ -177,6 +179,20 @@ Result<> Volume::Impl::check_received(const ReceivedRecord& record,
     default:
       return {};
   }
+}
+
+// Whether a copy that ends the group's present state loses nothing: there is none, or the copy contains it, or
+// what this node alone has was given up (and kept) before the copy was asked for.
+bool Volume::Impl::may_replace(VolumeGroup& group, const BaseBegin& begin, Position end) {
+  if (group.gate.load() == Gate::kInconsistent) return true;
+  std::lock_guard lock(group.mutex);
+  if (group.history.empty() || group.inconsistent) return true;
+  const Position here = position_of(group);
+  for (std::size_t i = 0; i < begin.history.size(); ++i)
+    if (begin.history[i].epoch == here.epoch)
+      return here.seq <= (i + 1 < begin.history.size() ? begin.history[i + 1].parent.seq : end.seq);
+  const Position& oldest = begin.history.front().parent;
+  return oldest.epoch == here.epoch ? here.seq <= oldest.seq : group.owner != node_;
 }
 
 // Whether the position lies in an epoch that this group has left behind, below where it left it.
@@ -371,12 +387,20 @@ void Volume::Impl::bring_in(ObjectId object) {
 // Gates and notices after a record was shown.
 void Volume::Impl::settle_published(VolumeGroup& group, RecordType type, Notice& notice) {
   switch (type) {
-    case RecordType::kBaseEnd: {
+    case RecordType::kBaseBegin: {
       std::lock_guard lock(group.mutex);
-      group.inconsistent = false;
+      group.inconsistent = true;
       break;
     }
-    case RecordType::kBaseBegin:
+    case RecordType::kBaseEnd: {
+      // Another copy may have begun since, of which no state is shown yet.
+      const bool again = std::any_of(pending_.begin() + 1, pending_.end(), [&](const PendingRecord& other) {
+        return other.header.group == raw(notice.group) && other.header.type == RecordType::kBaseBegin;
+      });
+      std::lock_guard lock(group.mutex);
+      group.inconsistent = again;
+      break;
+    }
     case RecordType::kEpoch:
     case RecordType::kTaken:
     case RecordType::kReleased:

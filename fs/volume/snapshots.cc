@@ -109,14 +109,17 @@ Result<> Volume::keep_as_snapshot(GroupId id, const std::string& name) {
     if (!inode) return fail(ErrorKind::kNotFound, ENOENT, fmt::format("no image {}", id));
     std::unique_lock<ImageLock> lock(inode->image->lock);
     VMFS_TRY(v.apply_fully(*inode));
-    auto kept = v.store_->keep_copy(id, name);
-    if (!kept) {
-      // A sync of directories may have failed in it: what they have forgotten is made again.
-      v.names_forgotten_ = true;
-      return pass(std::move(kept.error()));
-    }
-    made = std::move(*kept);
   }
+  // Without a lock: where the file system cannot share extents this takes as long as the image is large, and
+  // neither the applier nor the peers' records for other images may wait so long.
+  auto kept = v.store_->keep_copy(id, name);
+  if (!kept) {
+    // A sync of directories may have failed in it: what they have forgotten is made again.
+    std::lock_guard apply_lock(v.apply_mutex_);
+    v.names_forgotten_ = true;
+    return pass(std::move(kept.error()));
+  }
+  made = std::move(*kept);
   std::unique_lock lock(v.names_mutex_);
   for (const StoredObject& stored : made)
     if (!v.tree_.find(stored.object)) v.show_stored(stored);

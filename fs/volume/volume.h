@@ -191,8 +191,13 @@ class Volume {
   std::vector<GroupState> groups();
   std::optional<GroupState> group(GroupId group);  // history and last written position
   Position durable_position(GroupId group);
+  // Of a group whose gate is closed: once the changes that were under way have ended.
+  Position final_position(GroupId group);
   Gate gate(GroupId group);
   void set_gate(GroupId group, Gate gate);
+  // Only if it is `from` still: a hand-over may be closing it on another thread. False if it is not, or if
+  // it cannot be opened yet because what was received cannot be shown.
+  bool change_gate(GroupId group, Gate from, Gate to);
   // Wakes parked requests: they retry, or fail with `error`.
   void reopen(GroupId group);
   void refuse(GroupId group, Error error);
@@ -200,16 +205,20 @@ class Volume {
   Activity activity(GroupId group);
 
   // Closes the gate, waits for changes under way, appends kReleased and makes it durable. The group
-  // then has no owner here; old write handles fail with EIO until reopened.
+  // then has no owner here; old write handles fail with EIO until reopened. If it fails before kReleased has
+  // its place, the gate is as it was before.
   Result<Lsn> release(GroupId group, NodeId taker);
   // Appends kTaken (or kEpoch for other causes) with a new epoch whose parent is the last position
   // here, makes it durable, sets the owner to this node and opens the gate.
   Result<Lsn> take(GroupId group, EpochCause cause);
   // A peer was counted lost: the next change of every group owned here begins with a durable kEpoch.
   void begin_epochs(EpochCause cause);
-  // Begins it now for this group if one is due (for a flush that is about to be acknowledged without
-  // the peer). Durable on return.
+  // Begins it now for this group if one is due. Durable on return.
   Result<> begin_epoch_if_due(GroupId group);
+  // For a flush that is about to be acknowledged without the peer: begins the epoch if one is due, and sees
+  // to it that the epoch has a record besides the one that begins it, so that whoever compares histories
+  // later sees that this node went on in it. Durable on return. kNotFound: the group is gone.
+  Result<> go_on_alone(GroupId group);
   // Forgets history that all peers have.
   void trim_history(GroupId group, Position confirmed_by_all);
 
@@ -269,7 +278,8 @@ class Volume {
   // the whole image must be copied).
   Result<std::optional<std::vector<BaseRange>>> touched_since(GroupId group, Position since);
   // Keeps the group's present state (image, or for the name space nothing but its listing) as
-  // .snapshots/NAME/<path>, read-only. Applies what is unapplied first. Durable on return.
+  // .snapshots/NAME/<path>, read-only. Applies what is unapplied first. Durable on return. Nothing may
+  // change the group meanwhile: its gate is closed, and no peer sends it.
   Result<> keep_as_snapshot(GroupId group, const std::string& name);
   // Marks a split brain, or its end.
   Result<> set_split(GroupId group, bool split);

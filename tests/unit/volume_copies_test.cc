@@ -52,6 +52,71 @@ TEST_CASE("what a failed sync took is put back as it is, also when received reco
   CHECK(b.stored("y") == expected);
 }
 
+TEST_CASE("a copy that ends does not make whole what another one has begun to replace since") {
+  VolumeHome a(1, kA), b(2, kB, true);
+  ObjectId id = a.create("a");
+  a.write(*a.open_image(id), 0, std::string(1000, 'a'));
+  join(a, b);
+  auto base = a->base_image(id);
+  REQUIRE(base);
+  const Bytes begin = encode(BaseBegin{.whole = true, .ranges = {}, .history = base->state.history,
+                                       .stat = base->stat, .owner = base->state.owner, .taker = base->state.taker});
+  give_base(b, RecordType::kBaseBegin, base->state, 0, begin);
+  give_base(b, RecordType::kBaseEnd, base->state, 0, {});
+  give_base(b, RecordType::kBaseBegin, base->state, 0, begin);
+  publish(b);
+  CHECK(b->group(id)->inconsistent);
+  CHECK(b->gate(id) == Gate::kInconsistent);
+  CHECK_FALSE(b->take(id, EpochCause::kForced));
+  give_base(b, RecordType::kBaseEnd, base->state, 0, {});
+  publish(b);
+  CHECK_FALSE(b->group(id)->inconsistent);
+}
+
+TEST_CASE("a copy replaces nothing that this node alone has and has not given up") {
+  VolumeHome a(1, kA), b(2, kB, true);
+  ObjectId id = a.create("a");
+  a.write(*a.open_image(id), 0, std::string(1000, 'a'));
+  join(a, b);
+  auto base = a->base_image(id);
+  REQUIRE(base);
+  REQUIRE(b->take(id, EpochCause::kForced));
+  b.write(*b.open_image(id), 0, "only here");
+  b->set_gate(id, Gate::kSuspended);  // as after a start
+  const Bytes begin = encode(BaseBegin{.whole = true, .ranges = {}, .history = base->state.history,
+                                       .stat = base->stat, .owner = base->state.owner, .taker = base->state.taker});
+  ReceivedRecord record;
+  record.header.type = RecordType::kBaseBegin;
+  record.header.group = raw(id);
+  record.header.epoch = raw(base->state.history.back().epoch);
+  record.header.seq = base->state.seq;
+  record.header.payload_size = static_cast<std::uint32_t>(begin.size());
+  record.header.payload_hash = hash64(begin);
+  record.payload = begin;
+  auto refused = b->receive({&record, 1});
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().kind == ErrorKind::kProtocol);
+  b->set_gate(id, Gate::kInconsistent);
+  CHECK(b->receive({&record, 1}));
+}
+
+TEST_CASE("going on alone leaves a record in the new epoch, once") {
+  VolumeHome a(1, kA);
+  ObjectId id = a.create("a");
+  auto image = a.open_image(id);
+  a.write(*image, 0, "x");
+  REQUIRE(a.flush(*image));
+  a->begin_epochs(EpochCause::kPeerLost);
+  REQUIRE(a->go_on_alone(id));
+  const GroupState alone = *a->group(id);
+  CHECK(alone.history.back().cause == EpochCause::kPeerLost);
+  CHECK(alone.seq == alone.history.back().parent.seq + 2);
+  CHECK(a->durable_position(id).seq == alone.seq);
+  REQUIRE(a->go_on_alone(id));
+  CHECK(a->group(id)->seq == alone.seq);
+  CHECK(a->go_on_alone(ObjectId{12345}).error().kind == ErrorKind::kNotFound);
+}
+
 TEST_SUITE_END();
 
 }  // namespace

@@ -256,6 +256,7 @@ TEST_CASE("a failed primary fetches what it touched alone, and keeps it") {
   REQUIRE(*touched);
   REQUIRE(!(*touched)->empty());
   REQUIRE(a->keep_as_snapshot(id, "left-a"));
+  a->set_gate(id, Gate::kInconsistent);  // nothing comes to it any more: only now may it be replaced
   auto ranges = **touched;
   // What b wrote since reaches a as ranges too, in this test.
   auto news = b->touched_since(id, common);
