@@ -45,8 +45,10 @@ PromoteFacts Node::Impl::promote_facts(GroupId group, bool force) {
   facts.owned_here = state->owner == options.node;
   facts.gate = volume.gate(group);
   facts.inconsistent = state->inconsistent;
-  facts.split = state->split && !facts.owned_here;
+  facts.split = state->split;
   facts.taker_here = raw(state->owner) == 0 && state->taker == options.node;
+  if (Peer* taker = raw(state->owner) == 0 ? peer_by_id(state->taker) : nullptr; taker != nullptr && taker->stream)
+    facts.taker_connected = !taker->stream->sender.positions().stopped(group);
   if (Peer* owner = peer_by_id(state->owner); owner != nullptr && owner->stream)
     facts.owner_connected = !owner->stream->sender.positions().stopped(group);
   facts.all_heard = all_heard();
@@ -124,7 +126,7 @@ void Node::Impl::check_commands() {
                           peer->info.name,
                           time_text(peer->persisted.last_contact_wall_ns, clock.wall_ns()));
           take(group, EpochCause::kForced, [this, group](Result<> result) {
-            if (!result) promote_errors[group] = result.error().message;
+            if (!result && result.error().kind != ErrorKind::kWouldWait) promote_errors[group] = result.error().message;
             poke();
           });
           break;
@@ -137,8 +139,12 @@ void Node::Impl::check_commands() {
           break;
         case PromoteAnswer::kRefuseSplit:
           error = Error{ErrorKind::kRefused, EROFS,
-                        fmt::format("{}: is in split brain; choose a side: vmfs resolve {} --keep local|peer",
-                                    shown(group), shown(group))};
+                        fmt::format("{}: is in split brain; choose a side: vmfs resolve {} --keep local|peer{}",
+                                    shown(group), shown(group),
+                                    volume.group(group)->owner == options.node
+                                        ? fmt::format("\ngo on with this side, and choose later:  vmfs promote {} --force",
+                                                      shown(group))
+                                        : std::string())};
           break;
         case PromoteAnswer::kRefuseParted:
           error = Error{ErrorKind::kBusy, EBUSY,
@@ -311,7 +317,8 @@ void Node::Impl::hand_over_all(std::int64_t deadline_ns, Done done) {
   Peer* taker = best_peer();
   std::vector<GroupId> groups;
   for (const GroupState& state : volume.groups())
-    if (state.owner == options.node && volume.gate(state.id) == Gate::kOpen && !state.split)
+    if (state.owner == options.node && volume.gate(state.id) == Gate::kOpen && !state.split &&
+        (taker == nullptr || !taker->stream->sender.positions().stopped(state.id)))
       groups.push_back(state.id);
   if (groups.empty()) return done(std::string("nothing to hand over"));
   if (taker == nullptr)
@@ -440,6 +447,11 @@ void Node::Impl::take_settings(const VolumeSettings& settings) {
     for (auto& peer : peers) {
       if (!peer->stream) continue;
       if (peer->sync == PeerSync::kInSync) peer->sync = PeerSync::kCatchingUp;
+      if (peer->counts) {
+        // Until it counts again, what is acknowledged is acknowledged without it.
+        volume.begin_epochs(EpochCause::kPeerLost);
+        alone_from = volume.journal().written_lsn();
+      }
       peer->counts = false;
       peer->join_lsn.reset();
       peer->joined = false;

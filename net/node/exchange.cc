@@ -23,6 +23,8 @@ std::optional<GroupPosition> Node::Impl::position_of(GroupId group) {
   out.history = std::move(state->history);
   // An epoch that began since is not told.
   while (!out.history.empty() && out.history.back().epoch != durable.epoch) out.history.pop_back();
+  // Nor what no message takes; the newest are what is compared.
+  if (out.history.size() > kHistoryMax) out.history.erase(out.history.begin(), out.history.end() - kHistoryMax);
   out.seq = out.history.empty() ? 0 : durable.seq;
   return out;
 }
@@ -100,9 +102,6 @@ void Node::Impl::compare_all(Peer& peer) {
   }
   for (const auto& [group, remote] : peer.theirs)
     if (!peer.ours.contains(group)) apply_course(peer, group, nullptr, &remote, true);
-  peer.only_here.clear();
-  for (const auto& [group, local] : peer.ours)
-    if (!peer.theirs.contains(group)) peer.only_here.push_back(group);
   peer.ours.clear();
   peer.theirs.clear();
   peer.heard = true;
@@ -169,6 +168,8 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
       return;
     case Course::kFollow:
     case Course::kWaitFollow:
+      next.remote = *remote;
+      [[fallthrough]];
     case Course::kPeerFollows:
     case Course::kCopyFromPeer:
       positions.stop(group);

@@ -1,5 +1,7 @@
 // Giving up a branch, copies of whole groups, and split brain.
+#include <algorithm>
 #include <ctime>
+#include <string_view>
 
 #include "fs/base/log.h"
 #include "net/node/impl.h"
@@ -18,56 +20,110 @@ std::string Node::Impl::snapshot_name() {
 void Node::Impl::start_follows(Peer& peer) {
   std::vector<GroupId> due;
   for (auto& [group, course] : peer.courses) {
-    if (course.started) continue;
-    if (course.course == Course::kWaitFollow) {
-      bool open = volume.activity(group).open_writer;
-      std::string text =
-          fmt::format("{}: {} was promoted while this node was away and this image is open for writing "
-                      "here; close it (stop the guest) and it follows by itself",
-                      shown(group), peer.info.name);
-      problem(fmt::format("follow-{}", group), open ? text : std::string());
-      if (open) continue;
-      course.course = Course::kFollow;
-    }
-    if (course.course == Course::kFollow) due.push_back(group);
+    const bool waits = course.course == Course::kWaitFollow;
+    if (course.started || (!waits && course.course != Course::kFollow)) continue;
+    if (releasing.contains(group) || taking.contains(group)) continue;  // when that is over
+    std::vector<GroupId> given_up{group};
+    // A person's choice is not held up by a handle: see judge().
+    const bool chosen = std::string_view(course.comparison.rule) == "resolved-there";
+    if (group == kNameSpace && !chosen) given_up = images_only_here(peer);
+    auto open = given_up.end();
+    if (waits || group == kNameSpace)
+      open = std::find_if(given_up.begin(), given_up.end(),
+                          [this](GroupId each) { return volume.activity(each).open_writer; });
+    problem(fmt::format("follow-{}", group),
+            open == given_up.end()
+                ? std::string()
+                : fmt::format("{}: {} was promoted while this node was away and this image is open for writing "
+                              "here; close it (stop the guest) and it follows by itself",
+                              shown(*open), peer.info.name));
+    if (open != given_up.end()) continue;
+    course.course = Course::kFollow;
+    due.push_back(group);
   }
   for (GroupId group : due) follow(peer, group);
+}
+
+// Images that the peer does not know: once the name space is the peer's they have no name.
+std::vector<GroupId> Node::Impl::images_only_here(Peer& peer) {
+  std::vector<GroupId> images;
+  for (const GroupState& state : volume.groups())
+    if (state.id != kNameSpace && !peer.stream->sender.positions().knows(state.id)) images.push_back(state.id);
+  return images;
+}
+
+// Nothing may be added to what is about to be given up.
+void Node::Impl::close_to_follow(GroupId group) {
+  const Gate gate = volume.gate(group);
+  closed_to_follow.try_emplace(group, gate == Gate::kOpen || gate == Gate::kFrozen);
+  volume.set_gate(group, Gate::kInconsistent);
+  if (callbacks.expire_write_handles) callbacks.expire_write_handles(group);
+}
+
+// It was not replaced after all. If that is `settled`, the group is as open as it was before; otherwise who may
+// change it is to be found out when the peer is back, or for a person to say.
+void Node::Impl::stop_following(GroupId group, bool settled) {
+  auto closed = closed_to_follow.find(group);
+  if (closed == closed_to_follow.end()) return;
+  const bool was_open = closed->second;
+  closed_to_follow.erase(closed);
+  auto state = volume.group(group);
+  if (!state || state->inconsistent) return;  // replaced in part: a copy ends that
+  if (state->owner != options.node) {
+    volume.change_gate(group, Gate::kInconsistent, Gate::kSecondary);
+  } else if (settled && was_open) {
+    volume.change_gate(group, Gate::kInconsistent, frozen.load() ? Gate::kFrozen : Gate::kOpen);
+  } else {
+    volume.change_gate(group, Gate::kInconsistent, Gate::kSuspended);
+    unsettled.insert(group);
+  }
+  volume.reopen(group);
 }
 
 // What this node alone has is kept as a snapshot; then the peer's content is asked for.
 void Node::Impl::follow(Peer& peer, GroupId group) {
   GroupCourse& mine = peer.courses[group];
   mine.started = true;
-  // Nothing may be added to the branch that is given up (a person may have resolved it while it was
-  // in use).
-  if (volume.gate(group) == Gate::kOpen) volume.set_gate(group, Gate::kInconsistent);
-  if (callbacks.expire_write_handles) callbacks.expire_write_handles(group);
   std::vector<GroupId> to_keep;
-  if (group == kNameSpace) to_keep = peer.only_here;
+  if (group == kNameSpace) to_keep = images_only_here(peer);
   to_keep.push_back(group);
-  std::string name = kept.contains(group) ? kept[group] : snapshot_name();
-  bool is_kept = kept.contains(group);
+  std::string name = snapshot_name();
+  // Of a later state than one that was kept in the same second.
+  for (int number = 2; std::any_of(to_keep.begin(), to_keep.end(), [&](GroupId each) {
+         auto known = kept.find(each);
+         return known != kept.end() && known->second.name == name;
+       });
+       ++number)
+    name = fmt::format("{}-{}", snapshot_name(), number);
+  for (GroupId each : to_keep) close_to_follow(each);
   log_warning("{}: following {} (rule {}): {} records that only this node has are kept as {}",
               shown(group), peer.info.name, mine.comparison.rule, mine.comparison.local_extra,
               fmt::format(".snapshots/{}", name));
-  auto ranges = std::make_shared<std::optional<std::vector<BaseRange>>>();
-  Position common = mine.comparison.common;
+  struct Outcome {
+    std::optional<std::vector<BaseRange>> ranges;
+    std::map<GroupId, Kept> kept;
+  };
+  auto outcome = std::make_shared<Outcome>();
+  outcome->kept = kept;
+  const Position common = mine.comparison.common;
   blocking(
       Shell::Lane::kCopy,
-      [this, to_keep, name, is_kept, group, common, ranges]() -> Result<> {
-        if (!is_kept)
-          for (GroupId each : to_keep) {
-            auto done = volume.keep_as_snapshot(each, name);
-            if (!done && done.error().kind != ErrorKind::kNotFound) return pass(done.error());
-          }
+      [this, to_keep, name, group, common, outcome]() -> Result<> {
+        for (GroupId each : to_keep) {
+          const Position position = volume.final_position(each);
+          auto known = outcome->kept.find(each);
+          if (known != outcome->kept.end() && known->second.position == position) continue;
+          auto done = volume.keep_as_snapshot(each, name);
+          if (!done && done.error().kind != ErrorKind::kNotFound) return done;
+          outcome->kept[each] = {name, position};
+        }
         if (group == kNameSpace || raw(common.epoch) == 0) return {};
-        VMFS_ASSIGN(*ranges, volume.touched_since(group, common));
+        VMFS_ASSIGN(outcome->ranges, volume.touched_since(group, common));
         return {};
       },
-      [this, id = peer.info.id, connection = peer.connection, group, common, ranges,
-       name](Result<> result) {
+      [this, id = peer.info.id, connection = peer.connection, group, outcome](Result<> result) {
+        for (const auto& [each, what] : outcome->kept) kept[each] = what;
         Peer* peer = peer_by_id(id);
-        if (result) kept[group] = name;
         if (peer == nullptr || !peer->stream || peer->connection != connection) return;
         GroupCourse* mine = course(*peer, group);
         if (mine == nullptr || mine->course != Course::kFollow) return;
@@ -78,12 +134,31 @@ void Node::Impl::follow(Peer& peer, GroupId group) {
           mine->started = false;  // the next second tries again
           return;
         }
-        problem(fmt::format("follow-{}", group), "");
-        log_info("{}: asks {} for {}", shown(group), peer->info.name,
-                 *ranges ? fmt::format("{} ranges", (*ranges)->size())
-                         : std::string("all of it: what was changed here is not in the journal any more"));
-        send_base_request(*peer, group, common, std::move(*ranges));
+        kept_aside(*peer, group, std::move(outcome->ranges));
       });
+}
+
+// Since the two were compared, and until the gate was closed, the branch may have grown: changes that were made
+// knowing of the other side are not given up without a person.
+void Node::Impl::kept_aside(Peer& peer, GroupId group, std::optional<std::vector<BaseRange>> ranges) {
+  GroupCourse* mine = course(peer, group);
+  auto local = position_of(group);
+  if (!local) return;
+  const Judgement again = judge(*local, mine->remote);
+  if (again.course != Course::kFollow && again.course != Course::kWaitFollow) {
+    const GroupPosition remote = std::move(mine->remote);
+    const std::map<GroupId, bool> closed = closed_to_follow;
+    for (const auto& [each, was_open] : closed)
+      if (each == group || group == kNameSpace) stop_following(each, true);
+    send_positions(peer, {*local}, true);
+    apply_course(peer, group, &*local, &remote, false);
+    return poke();
+  }
+  problem(fmt::format("follow-{}", group), "");
+  log_info("{}: asks {} for {}", shown(group), peer.info.name,
+           ranges ? fmt::format("{} ranges", ranges->size())
+                  : std::string("all of it: what was changed here is not in the journal any more"));
+  send_base_request(peer, group, mine->comparison.common, std::move(ranges));
 }
 
 void Node::Impl::send_base_request(Peer& peer, GroupId group, Position common,
@@ -135,12 +210,16 @@ void Node::Impl::needs_copy(Peer& peer, GroupId group, const char* why) {
 }
 
 void Node::Impl::copy_finished(Peer& peer, GroupId group, const Result<>& result) {
-  peer.courses.erase(group);
   std::string key = fmt::format("copy-{}", group);
   if (!result && result.error().kind != ErrorKind::kNotFound) {
-    problem(key, fmt::format("{}: the copy to {} failed: {}; it begins again when they connect next",
+    problem(key, fmt::format("{}: the copy to {} failed: {}; it begins again by itself",
                              shown(group), peer.info.name, result.error().message));
+    // Until then the peer is not in sync: see periodic().
+    GroupCourse& mine = peer.courses[group];
+    mine.course = Course::kCopyToPeer;
+    mine.started = false;
   } else {
+    peer.courses.erase(group);
     problem(key, "");
     if (result) log_notice("{}: the copy to {} is complete", shown(group), peer.info.name);
   }
@@ -184,9 +263,13 @@ void Node::Impl::mark_split(GroupId group, bool split) {
         if (!result) problem(key, fmt::format("{}: {}", shown(group), result.error().message));
         auto state = volume.group(group);
         if (!state || !split) return;
-        // Each side's owner may go on; nobody else may.
-        bool owner = state->owner == options.node;
-        volume.set_gate(group, owner ? (frozen ? Gate::kFrozen : Gate::kOpen) : Gate::kSplit);
+        // The owner of each side may go on, if it was at work: after a start only a person says which side
+        // is the one. Nobody else may.
+        const Gate gate = volume.gate(group);
+        if (state->owner != options.node)
+          volume.set_gate(group, Gate::kSplit);
+        else if (gate == Gate::kSuspended || gate == Gate::kInconsistent)
+          volume.change_gate(group, gate, Gate::kSplit);
         volume.reopen(group);
         poke();
       });

@@ -46,6 +46,7 @@ struct GroupCourse {
   Course course = Course::kNothing;
   Comparison comparison;
   Position until;        // kReceive: the tail ends here
+  GroupPosition remote;  // kFollow, kWaitFollow: what it was judged by
   bool started = false;  // kFollow: under way
 };
 
@@ -95,8 +96,6 @@ struct Peer {
   std::optional<std::unordered_map<GroupId, Position>> held_when_lost;
   // Groups that the peer ought to know, checked once the stream has passed `audit_lsn`.
   std::vector<GroupId> audit;
-  // Images that only this node has, when its name space follows: kept aside before their names go.
-  std::vector<GroupId> only_here;
   Lsn audit_lsn = 0;
 
   // Rates for status.
@@ -228,6 +227,10 @@ struct Node::Impl final : Volume::Observer {
   // --- follow.cc
   void start_follows(Peer& peer);
   void follow(Peer& peer, GroupId group);
+  void kept_aside(Peer& peer, GroupId group, std::optional<std::vector<BaseRange>> ranges);
+  std::vector<GroupId> images_only_here(Peer& peer);
+  void close_to_follow(GroupId group);
+  void stop_following(GroupId group, bool settled);
   void on_base_request(Peer& peer, BaseRequest request);
   void send_base_request(Peer& peer, GroupId group, Position common,
                          std::optional<std::vector<BaseRange>> ranges);
@@ -249,7 +252,9 @@ struct Node::Impl final : Volume::Observer {
   void answer_wants();
   void check_asking();
   void release(GroupId group, NodeId taker, std::function<void(Result<>)> done);
+  // `done` gets kWouldWait if it was decided on what does not hold any more: to be decided anew.
   void take(GroupId group, EpochCause cause, std::function<void(Result<>)> done);
+  bool may_still_take(GroupId group, EpochCause cause);
   void settle();
   bool all_heard() const;
   bool active(GroupId group);
@@ -311,7 +316,15 @@ struct Node::Impl final : Volume::Observer {
   std::uint64_t next_wait = 1;
   std::map<std::string, std::string> problems;
   std::map<GroupId, std::string> promote_errors;  // why an ask for a command failed
-  std::map<GroupId, std::string> kept;  // snapshots that follows which were cut off have made
+  // What follows that were cut off have kept aside already: the snapshot, and the position that it is of.
+  struct Kept {
+    std::string name;
+    Position position;
+  };
+  std::map<GroupId, Kept> kept;
+  // Groups that are closed because they follow, or their name is about to go: whether they were open.
+  std::map<GroupId, bool> closed_to_follow;
+  std::int64_t retry_flushes_ns = 0;  // 0: none waits for room in the journal
 
   // Looked at by any thread.
   std::atomic<std::uint32_t> streams{0};    // connected peers whose histories were compared

@@ -224,8 +224,8 @@ void Node::Impl::close(Connection& connection, const std::string& why, bool refu
   if (peer != nullptr && (peer->connection == &connection || peer->connection == nullptr)) {
     if (peer->connection == &connection) {
       log_notice("{}: connection lost: {}", peer->info.name, why);
-      peer_lost(*peer, why);
       peer->connection = nullptr;
+      peer_lost(*peer, why);
     }
     set_link_state(*peer, refused ? LinkState::kRefused : LinkState::kConnecting, why);
     peer->back_off.over(now(), refused);

@@ -291,6 +291,10 @@ void Node::Impl::periodic(std::int64_t now_ns) {
     peer->counted_received = received;
     peer->stream->receiver.stored(volume.stored_lsn());
     persist(*peer);
+    std::vector<GroupId> failed;
+    for (const auto& [group, course] : peer->courses)
+      if (course.course == Course::kCopyToPeer && !course.started) failed.push_back(group);
+    for (GroupId group : failed) needs_copy(*peer, group, "the copy before failed");
     if (peer->counts) {
       // About a second of what the link was seen to carry; at least enough to see it.
       constexpr std::uint64_t kLeast = 8u << 20, kMost = 256u << 20;
@@ -327,6 +331,10 @@ void Node::Impl::tick() {
   sweep();
   dial_due_peers(now_ns);
   if (pump_at_ns != 0 && now_ns >= pump_at_ns) pump_all();
+  if (retry_flushes_ns != 0 && now_ns >= retry_flushes_ns) {
+    retry_flushes_ns = 0;
+    check_flushes();
+  }
   if (now_ns >= next_periodic_ns) periodic(now_ns);
   for (auto it = reopen_again_ns.begin(); it != reopen_again_ns.end();) {
     if (now_ns >= it->second) {
@@ -350,6 +358,7 @@ void Node::Impl::tick() {
   for (const auto& peer : peers)
     if (!peer->info.address.empty()) next = std::min(next, peer->back_off.next_ns());
   if (pump_at_ns != 0) next = std::min(next, pump_at_ns);
+  if (retry_flushes_ns != 0) next = std::min(next, retry_flushes_ns);
   for (const auto& [group, at] : reopen_again_ns) next = std::min(next, at);
   // A taker's lag is looked at again and again until it is small enough.
   if (!wanted.empty()) next = std::min(next, now_ns + 20'000'000);

@@ -14,6 +14,8 @@ constexpr std::uint64_t kJoinGap = 32u << 20;
 constexpr std::int64_t kFullPatience = 30'000'000'000;
 // While records flow, the journal is looked at so often.
 constexpr std::int64_t kPumpInterval = 2'000'000;
+// A flush whose epoch finds the journal full looks again after this.
+constexpr std::int64_t kFlushRetry = 100'000'000;
 
 }  // namespace
 
@@ -307,16 +309,28 @@ std::optional<Lsn> Node::Impl::confirmed_through(GroupId group) {
 // that can be told later, are durable first.
 void Node::Impl::complete_alone(std::multimap<Lsn, FlushWait> waits) {
   auto held = std::make_shared<std::multimap<Lsn, FlushWait>>(std::move(waits));
-  std::set<GroupId> groups;
-  for (const auto& [lsn, wait] : *held) groups.insert(wait.group);
+  auto results = std::make_shared<std::map<GroupId, Result<>>>();
+  for (const auto& [lsn, wait] : *held) results->try_emplace(wait.group);
   blocking(
       Shell::Lane::kSync,
-      [this, groups]() -> Result<> {
-        for (GroupId group : groups) VMFS_TRY(volume.begin_epoch_if_due(group));
+      [this, results]() -> Result<> {
+        for (auto& [group, result] : *results) result = volume.go_on_alone(group);
         return {};
       },
-      [held](Result<> result) {
-        for (auto& [lsn, wait] : *held) wait.done(result);
+      [this, held, results](Result<>) {
+        for (auto& [lsn, wait] : *held) {
+          const Result<>& result = results->at(wait.group);
+          const ErrorKind kind = result ? ErrorKind::kNotFound : result.error().kind;
+          if (kind == ErrorKind::kNotFound) {
+            wait.done({});  // of an image that is gone nothing can be lost
+          } else if (kind == ErrorKind::kWouldWait) {
+            flush_waits.emplace(lsn, std::move(wait));
+            retry_flushes_ns = now() + kFlushRetry;
+            wake_at(retry_flushes_ns);
+          } else {
+            wait.done(result);
+          }
+        }
       });
 }
 
@@ -325,7 +339,7 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
   peer.sent_positions = peer.got_positions = false;
   peer.told = {};
   peer.said.reset();
-  if (!streamed) return;
+  if (!streamed) return freeze_or_thaw();
   persist(peer);
   peer.held_when_lost.emplace();
   for (const GroupState& state : volume.groups())
@@ -345,7 +359,11 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
   }
   peer.stream.reset();
   persist(peer);
+  for (const auto& [group, found] : peer.courses) problem(fmt::format("follow-{}", group), "");
   peer.courses.clear();
+  const std::map<GroupId, bool> closed = closed_to_follow;
+  for (const auto& [group, was_open] : closed)
+    if (!parted(group) && !parted(kNameSpace)) stop_following(group, false);
   peer.full = false;
   problem("full-" + peer.info.name, "");
   // The next change of every group owned here begins an epoch: said before anything is acknowledged
@@ -377,13 +395,17 @@ void Node::Impl::freeze_or_thaw() {
   bool freeze = !peers.empty() && !anybody && options.settings.mode != ReplicationMode::kAsync &&
                 options.settings.on_peer_loss == OnPeerLoss::kFreeze;
   if (freeze == frozen.load()) return;
+  // Before histories are compared nobody knows whether what was held belongs to a branch that is given up.
+  for (const auto& peer : peers)
+    if (!freeze && peer->connection != nullptr && !peer->stream) return;
   frozen.store(freeze);
   Gate from = freeze ? Gate::kOpen : Gate::kFrozen;
   Gate to = freeze ? Gate::kFrozen : Gate::kOpen;
   for (const GroupState& state : volume.groups()) {
-    if (state.owner != options.node || volume.gate(state.id) != from) continue;
-    volume.set_gate(state.id, to);
-    if (!freeze) volume.reopen(state.id);
+    if (state.owner != options.node) continue;
+    // What was held is not let go on a branch that is about to be given up.
+    if (!freeze && parted(state.id)) continue;
+    if (volume.change_gate(state.id, from, to) && !freeze) volume.reopen(state.id);
   }
   problem("frozen", freeze ? fmt::format("no peer is in sync: writes are held (on-peer-loss = freeze)\n"
                                          "go on without:  vmfs set {} on-peer-loss=continue",

@@ -23,10 +23,14 @@ void Node::Impl::on_group_changed(GroupId group, RecordType because) {
   auto state = volume.group(group);
   if (!state) {
     unsettled.erase(group);
+    closed_to_follow.erase(group);
+    kept.erase(group);
     return;
   }
   if (because == RecordType::kBaseEnd) {
     kept.erase(group);
+    closed_to_follow.erase(group);
+    for (const char* key : {"split", "whole", "follow"}) problem(fmt::format("{}-{}", key, group), "");
     log_notice("{}: the copy is complete here", shown(group));
     volume.reopen(group);
   }
@@ -78,8 +82,10 @@ void Node::Impl::settle() {
     } else if (alone) {
       take(group, EpochCause::kForced, [](Result<>) {});
     } else {
+      const Gate gate = volume.gate(group), to = frozen.load() ? Gate::kFrozen : Gate::kOpen;
+      // What was received and cannot be shown yet keeps it closed; that is said by the volume, and tried again.
+      if (gate != to && !volume.change_gate(group, gate, to)) continue;
       unsettled.erase(group);
-      volume.set_gate(group, frozen.load() ? Gate::kFrozen : Gate::kOpen);
       token_arrived(group);
     }
   }
@@ -282,12 +288,25 @@ void Node::Impl::release(GroupId group, NodeId taker, std::function<void(Result<
       });
 }
 
+bool Node::Impl::may_still_take(GroupId group, EpochCause cause) {
+  auto state = volume.group(group);
+  if (cause == EpochCause::kTaken) return state && raw(state->owner) == 0 && state->taker == options.node;
+  if (cause == EpochCause::kForced) return answer_promote(promote_facts(group, true)) == PromoteAnswer::kTakeForced;
+  return true;
+}
+
 void Node::Impl::take(GroupId group, EpochCause cause, std::function<void(Result<>)> done) {
   if (!taking.insert(group).second) {
     done(fail(ErrorKind::kBusy, EBUSY, fmt::format("{}: is being taken already", shown(group))));
     return;
   }
   auto proceed = [this, group, cause, done = std::move(done)] {
+    // The kernel took its time: whoever was away may be back, with a tail, or with the token itself.
+    if (!may_still_take(group, cause)) {
+      taking.erase(group);
+      done(fail(ErrorKind::kWouldWait, EAGAIN, fmt::format("{}: a peer is back", shown(group))));
+      return poke();
+    }
     blocking(
         Shell::Lane::kSync,
         [this, group, cause]() -> Result<> {
@@ -299,7 +318,7 @@ void Node::Impl::take(GroupId group, EpochCause cause, std::function<void(Result
           if (result) {
             unsettled.erase(group);
             problem(fmt::format("take-{}", group), "");
-            if (frozen.load()) volume.set_gate(group, Gate::kFrozen);
+            if (frozen.load()) volume.change_gate(group, Gate::kOpen, Gate::kFrozen);
             log_info("{}: owned by this node now{}", shown(group),
                      cause == EpochCause::kForced ? " (by force)" : "");
             token_arrived(group);

@@ -73,10 +73,11 @@ PromoteAnswer answer_promote(const PromoteFacts& facts) {
   if (facts.owned_here && (facts.gate == Gate::kOpen || facts.gate == Gate::kFrozen)) return PromoteAnswer::kDone;
   if (!facts.known) return PromoteAnswer::kRefuseUnknown;
   if (facts.inconsistent) return PromoteAnswer::kRefuseInconsistent;
-  if (facts.split) return PromoteAnswer::kRefuseSplit;
+  // Of one side of a split the owner may go on, if a person says so: that is what it did before it stopped.
+  if (facts.split) return facts.owned_here && facts.force ? PromoteAnswer::kTakeForced : PromoteAnswer::kRefuseSplit;
   if (facts.parted) return PromoteAnswer::kRefuseParted;
   if (facts.adopting) return PromoteAnswer::kWait;
-  if (facts.taker_here && facts.all_heard) return PromoteAnswer::kWait;
+  if ((facts.taker_here && facts.all_heard) || facts.taker_connected) return PromoteAnswer::kWait;
   if (facts.owned_here) {
     // Suspended: with every peer heard it settles by itself.
     if (facts.all_heard) return PromoteAnswer::kWait;

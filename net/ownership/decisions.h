@@ -71,6 +71,7 @@ struct PromoteFacts {
   bool split = false;
   bool owner_connected = false;   // and its histories compared
   bool taker_here = false;        // released to this node, which only has to take it
+  bool taker_connected = false;   // released to a peer that is connected, and takes it
   bool all_heard = false;         // every peer's histories were compared since the start
   bool adopting = false;          // a tail is on its way from a connected peer
   bool parted = false;            // a connected peer has the newer branch, and we shall follow it

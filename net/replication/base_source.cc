@@ -24,6 +24,7 @@ struct BaseSource::Work {
   Bytes bytes;
   bool complete = false;       // no more data
   bool again = false;          // see add()
+  Lsn from = 0;                // records after the copy's position lie behind this
   Position end;
   Result<> result;
 };
@@ -124,6 +125,7 @@ void BaseSource::prepare() {
   work_ = std::make_shared<Work>();
   work_->job = std::move(queue_.front());
   queue_.pop_front();
+  work_->from = volume_.journal().written_lsn();
   blocking(
       [&volume = volume_](Work& work) {
         BaseJob& job = work.job;
@@ -191,6 +193,8 @@ void BaseSource::begin() {
   }
   sender_.inject(header(RecordType::kBaseBegin, position), encode(begin), compression_());
   sender_.positions().set(job.group, position);
+  // What came after the position while the ranges or names were read was passed over: the group was stopped.
+  sender_.look_back(work_->from);
   if (!job.ranges.empty()) work_->offset = job.ranges.front().offset;
   step_ = Step::kCopying;
   events_.copy_advanced();

@@ -46,11 +46,20 @@ bool Sender::has_room() const {
 // The hint was wrong, or the journal went on without us: from its oldest record on.
 void Sender::rescan() {
   rescanned_ = true;
-  position_ = received_ = durable_ = applied_ = volume_.journal().oldest_lsn();
+  go_back(volume_.journal().oldest_lsn());
+  begin();
+}
+
+void Sender::look_back(Lsn from) {
+  from = std::max(from, volume_.journal().oldest_lsn());
+  if (from < position_) go_back(from);
+}
+
+void Sender::go_back(Lsn to) {
+  position_ = received_ = durable_ = applied_ = to;
   unapplied_.clear();
   for (InFlight& frame : in_flight_frames_) frame.through = position_;
   reader_ = std::make_unique<RecordReader>(volume_.journal(), position_);
-  begin();
 }
 
 void Sender::gap(GroupId group) {

@@ -78,6 +78,8 @@ class Sender {
   // While held, pump() ships nothing: a base block is being read, and what is shipped before it must
   // have been written before it was read.
   void hold(bool held) { held_ = held; }
+  // A group flows again whose records from `from` on may have been passed over while it was stopped.
+  void look_back(Lsn from);
   // Puts a base record into the stream, at its present position.
   void inject(const RecordHeader& header, ByteView payload, int compression);
 
@@ -106,6 +108,7 @@ class Sender {
   void note_unapplied(std::uint64_t number, Lsn through);
   void gap(GroupId group);
   void rescan();
+  void go_back(Lsn to);
 
   Volume& volume_;
   Clock& clock_;

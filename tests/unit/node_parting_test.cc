@@ -1,0 +1,209 @@
+// Two nodes that have gone different ways: what follows by itself, what waits for a person, and that nothing that
+// is given up is lost.
+#include "tests/unit/two_nodes.h"
+
+namespace vmfs::sim {
+namespace {
+
+// The contents of every copy of `name` that the node keeps, in no order.
+std::vector<std::string> kept_copies(Member& member, const std::string& name) {
+  std::vector<std::string> copies;
+  auto snapshots = member.store->list("images/.snapshots", "test.list");
+  if (!snapshots) return copies;
+  for (const DirectoryEntry& snapshot : *snapshots) {
+    auto content = read_whole_file(*member.store, "images/.snapshots/" + snapshot.name + "/" + name, "test.read");
+    if (content) copies.emplace_back(reinterpret_cast<const char*>(content->data()), content->size());
+  }
+  return copies;
+}
+
+bool contains(const std::vector<std::string>& copies, const std::string& text) {
+  return std::any_of(copies.begin(), copies.end(),
+                     [&](const std::string& copy) { return copy.find(text) != std::string::npos; });
+}
+
+// A volume whose image both have, up to "common".
+struct Parting : TwoNodes {
+  explicit Parting(std::uint64_t seed) : TwoNodes(seed) {
+    REQUIRE(ok(a().make("web.img")) == "");
+    REQUIRE(ok(a().write("web.img", 0, "common")) == "");
+    REQUIRE(ok(a().flush("web.img")) == "");
+    settle();
+    web = a().group("web.img");
+  }
+  Result<std::string> resolve(Member& member, std::vector<GroupId> groups, bool keep_local) {
+    return member.command([&](Node::Done done) { member.node->resolve(groups, keep_local, std::move(done)); });
+  }
+  // The link is cut for as long as both need to notice.
+  void cut() {
+    cluster.network.cut("a", "b");
+    cluster.run(10 * kSecond);
+  }
+  void mend() { cluster.network.mend("a", "b"); }
+  GroupId web{};
+};
+
+TEST_SUITE("node parting") {
+  TEST_CASE("an owner that went on knowing of the other side does not follow") {
+    Parting t(201);
+    auto guest = t.a().volume->open_image(t.web, true);
+    REQUIRE(guest);
+    t.cluster.network.cut("a", "b");
+    // Before anybody could notice, and never flushed: that alone would be given up.
+    REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 100, as_bytes("tail"))) == "");
+    t.cluster.run(10 * kSecond);
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    REQUIRE(ok(t.b().write("web.img", 200, "from b")) == "");
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return !t.a().status().problems.empty(); }));  // it waits for the guest's end
+    CHECK(t.a().volume->gate(t.web) == Gate::kOpen);
+    REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 300, as_bytes("a went on"))) == "");
+    t.a().volume->close_image(*guest, true, true);
+    REQUIRE(t.cluster.until([&] { return t.a().volume->group(t.web)->split && t.b().volume->group(t.web)->split; }));
+    t.cluster.run(2 * kSecond);
+    CHECK(t.a().read("web.img", 300, 9) == "a went on");
+    CHECK(t.a().volume->gate(t.web) == Gate::kOpen);
+    CHECK(t.b().read("web.img", 200, 6) == "from b");
+    // A person chooses: what is given up is kept.
+    REQUIRE(ok(t.resolve(t.b(), {t.web}, true)) == "");
+    t.check_equal();
+    CHECK(t.a().read("web.img", 200, 6) == "from b");
+    CHECK(contains(kept_copies(t.a(), "web.img"), "a went on"));
+  }
+
+  TEST_CASE("an owner that wrote nothing more follows when its guest ends") {
+    Parting t(202);
+    auto guest = t.a().volume->open_image(t.web, true);
+    REQUIRE(guest);
+    t.cluster.network.cut("a", "b");
+    REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 100, as_bytes("tail"))) == "");
+    t.cluster.run(10 * kSecond);
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    REQUIRE(ok(t.b().write("web.img", 200, "from b")) == "");
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return !t.a().status().problems.empty(); }));
+    t.a().volume->close_image(*guest, true, true);
+    t.check_equal();
+    CHECK(t.a().read("web.img", 200, 6) == "from b");
+    CHECK(contains(kept_copies(t.a(), "web.img"), "tail"));
+  }
+
+  TEST_CASE("an image that was made while the names were split is kept when they follow") {
+    Parting t(203);
+    t.cut();
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    REQUIRE(ok(t.a().make("on a")) == "");
+    REQUIRE(ok(t.b().make("on b")) == "");
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return t.a().volume->group(kNameSpace)->split; }));
+    REQUIRE(ok(t.a().make("new.img")) == "");
+    REQUIRE(ok(t.a().write("new.img", 0, "made while split")) == "");
+    REQUIRE(ok(t.a().flush("new.img")) == "");
+    REQUIRE(ok(t.resolve(t.b(), {}, true)) == "");
+    t.check_equal();
+    CHECK(contains(kept_copies(t.a(), "new.img"), "made while split"));
+    CHECK_FALSE(t.a().volume->lookup(kRootObject, "new.img"));
+  }
+
+  TEST_CASE("names do not follow while an image that only they name is open for writing") {
+    Parting t(204);
+    t.cluster.network.cut("a", "b");
+    // In the common epoch: the name space would follow by itself.
+    REQUIRE(ok(t.a().make("new.img")) == "");
+    auto guest = t.a().volume->open_image(t.a().group("new.img"), true);
+    REQUIRE(guest);
+    REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 0, as_bytes("one"))) == "");
+    t.cluster.run(10 * kSecond);
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    REQUIRE(ok(t.b().make("on b")) == "");
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return !t.a().status().problems.empty(); }));
+    REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 3, as_bytes(" two"))) == "");
+    t.cluster.run(10 * kSecond);
+    CHECK(t.a().read("new.img", 0, 7) == "one two");
+    t.a().volume->close_image(*guest, true, true);
+    t.check_equal();
+    CHECK(contains(kept_copies(t.a(), "new.img"), "one two"));
+  }
+
+  TEST_CASE("a follow that was cut off keeps again what has changed since") {
+    Parting t(205);
+    t.cluster.network.cut("a", "b");
+    REQUIRE(ok(t.a().write("web.img", 100, "tail")) == "");
+    t.a().kill();
+    t.cluster.run(10 * kSecond);
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    REQUIRE(ok(t.b().write("web.img", 200, "from b")) == "");
+    t.mend();
+    t.a().start({"b"});
+    REQUIRE(t.cluster.until([&] { return contains(kept_copies(t.a(), "web.img"), "tail"); }));
+    t.cluster.network.cut("a", "b");
+    t.cluster.run(10 * kSecond);
+    REQUIRE_FALSE(t.a().volume->group(t.web)->inconsistent);  // else the copy had begun
+    REQUIRE(ok(t.a().promote("", true)) == "");
+    REQUIRE(ok(t.a().write("web.img", 300, "days of work")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return t.a().volume->group(t.web)->split; }));
+    REQUIRE(ok(t.resolve(t.b(), {}, true)) == "");
+    t.check_equal();
+    CHECK(contains(kept_copies(t.a(), "web.img"), "days of work"));
+  }
+
+  TEST_CASE("a flush that was acknowledged alone is given up by a person only, and its side waits for that") {
+    Parting t(206);
+    REQUIRE(ok(t.a().write("web.img", 100, "flushed alone")) == "");
+    t.cluster.network.cut("a", "b");
+    REQUIRE(ok(t.a().flush("web.img")) == "");  // when b counts as lost
+    t.a().power_loss();
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    REQUIRE(ok(t.b().write("web.img", 200, "from b")) == "");
+    t.mend();
+    t.a().start({"b"});
+    REQUIRE(t.cluster.until([&] { return t.a().volume->group(t.web)->split && t.b().volume->group(t.web)->split; }));
+    t.cluster.run(2 * kSecond);
+    CHECK(t.a().read("web.img", 100, 13) == "flushed alone");
+    // It was not at work when the split was found: no guest starts from it by itself.
+    CHECK(t.a().volume->gate(t.web) == Gate::kSplit);
+    CHECK(t.b().volume->gate(t.web) == Gate::kOpen);
+    CHECK_FALSE(t.a().write("web.img", 0, "x"));
+    auto refused = t.a().promote("web.img", false);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().message.find("resolve") != std::string::npos);
+    CHECK(refused.error().message.find("--force") != std::string::npos);
+    REQUIRE(ok(t.a().promote("web.img", true)) == "");
+    REQUIRE(ok(t.a().write("web.img", 300, "a chose")) == "");
+    REQUIRE(ok(t.resolve(t.a(), {t.web}, true)) == "");
+    t.check_equal();
+    CHECK(t.b().read("web.img", 100, 13) == "flushed alone");
+    CHECK(contains(kept_copies(t.b(), "web.img"), "from b"));
+  }
+
+  TEST_CASE("freeze: what was held is not let go on a branch that is given up") {
+    Parting t(207);
+    VolumeSettings settings = t.a().settings;
+    settings.on_peer_loss = OnPeerLoss::kFreeze;
+    REQUIRE(ok(t.a().command([&](Node::Done done) { t.a().node->set_settings(settings, std::move(done)); })) == "");
+    t.settle();
+    auto guest = t.a().volume->open_image(t.web, true);
+    REQUIRE(guest);
+    t.cluster.network.cut("a", "b");
+    REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 100, as_bytes("tail"))) == "");
+    t.cluster.run(10 * kSecond);
+    REQUIRE(t.a().volume->gate(t.web) == Gate::kFrozen);
+    settings.on_peer_loss = OnPeerLoss::kContinue;
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    REQUIRE(ok(t.b().command([&](Node::Done done) { t.b().node->set_settings(settings, std::move(done)); })) == "");
+    REQUIRE(ok(t.b().write("web.img", 200, "from b")) == "");
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return !t.a().status().problems.empty(); }));
+    t.cluster.run(10 * kSecond);
+    CHECK(t.a().volume->gate(t.web) == Gate::kFrozen);
+    t.a().volume->close_image(*guest, true, true);
+    t.check_equal();
+    CHECK(contains(kept_copies(t.a(), "web.img"), "tail"));
+  }
+}
+
+}  // namespace
+}  // namespace vmfs::sim
