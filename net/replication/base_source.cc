@@ -182,6 +182,9 @@ void BaseSource::begin() {
   BaseBegin begin;
   begin.whole = job.whole;
   begin.history = state.history;
+  // The newest are what is compared, and what a message takes.
+  if (begin.history.size() > kHistoryMax)
+    begin.history.erase(begin.history.begin(), begin.history.end() - kHistoryMax);
   begin.stat = work_->image.stat;
   begin.owner = state.owner;
   begin.taker = state.taker;
