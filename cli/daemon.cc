@@ -88,7 +88,7 @@ Result<> Daemon::open_volume() {
     open.connection = link_.connection();
     open.unanswered = link_.unanswered();
   }
-  open.still_unanswered = [this](std::uint64_t unique) { return link_.still_unanswered(unique); };
+  open.unanswered_now = [this] { return link_.unanswered(); };
   VMFS_ASSIGN(volume_, Volume::open(*store_disk_, *journal_disk_, system_clock(),
                                     volume_options(config), open));
   // What a journal that failed has not answered gets no error: the kernel sends it to the next daemon,

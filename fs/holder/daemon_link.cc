@@ -69,9 +69,6 @@ ConnectionId DaemonLink::connection() const {
 }
 bool DaemonLink::resumed() const { return !state_->memory.init_request().empty(); }
 std::vector<std::uint64_t> DaemonLink::unanswered() const { return state_->memory.unanswered(); }
-bool DaemonLink::still_unanswered(std::uint64_t unique) const {
-  return state_->memory.is_unanswered(unique);
-}
 
 void DaemonLink::report_ready() {
   if (::send(state_->control, &kSaysReady, 1, MSG_NOSIGNAL) < 0)

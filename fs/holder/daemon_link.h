@@ -26,10 +26,9 @@ class DaemonLink {
   // A daemon served this connection before: pass connection() and unanswered() to Volume::open. If
   // not, the kernel's INIT is still to be answered.
   bool resumed() const;
-  // Requests which the daemon before read and may not have answered, FUSE_UNIQUE_RESEND masked.
+  // Requests which were read and may not have been answered, by this daemon or the one before, as of now; in
+  // ascending order, FUSE_UNIQUE_RESEND masked. Any thread.
   std::vector<std::uint64_t> unanswered() const;
-  // Whether the kernel may still wait for the answer to that request, now. Any thread.
-  bool still_unanswered(std::uint64_t unique) const;
 
   // Ready to serve; relayed to `vmfs mount`. Called once, after Front::start().
   void report_ready();

@@ -61,7 +61,7 @@ struct Volume::Impl {
   std::unique_ptr<Journal> journal_;
   ReplicationHooks* hooks_ = nullptr;
   std::vector<Observer*> observers_;
-  std::function<bool(std::uint64_t)> still_unanswered_;
+  std::function<std::vector<std::uint64_t>()> unanswered_now_;
 
   // --- Names (name_space.cc, name_changes.cc) -------------------------------------------------
 
@@ -266,17 +266,20 @@ struct Volume::Impl {
 
   // --- Requests that come again (requests.cc) ---------------------------------------------------------
 
-  static constexpr std::size_t kRecentRequests = 8192;  // more than a kernel keeps in flight
+  static constexpr std::size_t kRecentRequests = 8192;  // changes; see keep_unanswered()
   std::array<std::atomic<std::uint64_t>, kRecentRequests> recent_requests_{};
   std::atomic<std::uint64_t> recent_next_{0};
   std::atomic<std::uint64_t> connection_{0};
   std::mutex answers_mutex_;
   std::unordered_map<std::uint64_t, AnsweredRequest> answers_;          // of this connection's past
   std::deque<AnsweredRequest> recent_creations_;  // those whose answer names an object
+  // Of this life's: changes whose requests were unanswered at the last look.
+  std::unordered_map<std::uint64_t, AnsweredRequest> kept_;  // guarded by answers_mutex_
 
   void remember_request(const RequestId& request);
   void remember_creation(const RequestId& request, ObjectId object);
   std::optional<AnsweredRequest> answer_to(const Caller& caller);
+  void keep_unanswered(const std::vector<std::uint64_t>& unanswered);  // with answers_mutex_ held
   std::vector<AnsweredRequest> answers_to_keep();
   Result<> find_answer(Lsn lsn, const SealEntry& record);
 

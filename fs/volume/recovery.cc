@@ -145,7 +145,7 @@ Result<> Volume::Impl::replay_record(Lsn lsn, const SealEntry& record) {
 Result<> Volume::Impl::recover(const CheckpointState& state, const OpenArguments& arguments) {
   const bool continues = raw(arguments.connection) != 0;
   connection_.store(raw(arguments.connection));
-  still_unanswered_ = arguments.still_unanswered;
+  unanswered_now_ = arguments.unanswered_now;
   checkpoints_ = state.checkpoints;
   applied_through_ = stored_replay_from_ = state.replay_from;
   peers_ = state.peers;

@@ -1,11 +1,24 @@
 // Requests that the kernel sends again after the daemon died: answered from their records.
+#include <algorithm>
+
 #include "fs/volume/impl.h"
 
 namespace vmfs {
 
+namespace {
+bool has(const std::vector<std::uint64_t>& sorted, std::uint64_t unique) {
+  return std::binary_search(sorted.begin(), sorted.end(), unique);
+}
+}  // namespace
+
 void Volume::Impl::remember_request(const RequestId& request) {
-  std::uint64_t place = recent_next_.fetch_add(1, std::memory_order_relaxed) % kRecentRequests;
-  recent_requests_[place].store(request.unique, std::memory_order_relaxed);
+  const std::uint64_t number = recent_next_.fetch_add(1, std::memory_order_relaxed);
+  if (number % (kRecentRequests / 2) == 0 && unanswered_now_) [[unlikely]] {
+    const std::vector<std::uint64_t> unanswered = unanswered_now_();
+    std::lock_guard lock(answers_mutex_);
+    keep_unanswered(unanswered);
+  }
+  recent_requests_[number % kRecentRequests].store(request.unique, std::memory_order_relaxed);
   if (connection_.load(std::memory_order_relaxed) != raw(request.connection)) [[unlikely]]
     connection_.store(raw(request.connection), std::memory_order_relaxed);
 }
@@ -25,24 +38,32 @@ std::optional<AnsweredRequest> Volume::Impl::answer_to(const Caller& caller) {
   return found->second;
 }
 
+// A request may wait for its answer (for a slow peer, say) while any number of others change something. So
+// every half of the list of recent changes, those that are still unanswered are taken out of it. Both halves
+// are looked at: a thread may have been given its place long before it writes there.
+void Volume::Impl::keep_unanswered(const std::vector<std::uint64_t>& unanswered) {
+  std::erase_if(kept_, [&](const auto& entry) { return !has(unanswered, entry.first); });
+  const ConnectionId connection{connection_.load()};
+  for (const auto& recent : recent_requests_) {
+    const std::uint64_t unique = recent.load(std::memory_order_relaxed);
+    if (unique != 0 && has(unanswered, unique))
+      kept_.try_emplace(unique, AnsweredRequest{{connection, unique}, 0, ObjectId{}});
+  }
+  for (const AnsweredRequest& creation : recent_creations_)
+    if (auto found = kept_.find(creation.request.unique); found != kept_.end()) found->second = creation;
+}
+
 // The answers that must outlive their records: of requests whose answer the kernel has not got. It is
 // asked for all recent ones, also for those whose record is replayed anyway.
 std::vector<AnsweredRequest> Volume::Impl::answers_to_keep() {
-  std::unordered_map<std::uint64_t, AnsweredRequest> kept;
-  if (!still_unanswered_) return {};
-  ConnectionId connection{connection_.load()};
-  for (const auto& recent : recent_requests_) {
-    std::uint64_t unique = recent.load(std::memory_order_relaxed);
-    if (unique != 0 && still_unanswered_(unique))
-      kept[unique] = {{connection, unique}, 0, ObjectId{}};
-  }
+  if (!unanswered_now_) return {};
+  const std::vector<std::uint64_t> unanswered = unanswered_now_();
   std::lock_guard lock(answers_mutex_);
-  for (const auto& [unique, answer] : answers_)
-    if (still_unanswered_(unique)) kept[unique] = answer;
-  for (const AnsweredRequest& creation : recent_creations_)
-    if (kept.contains(creation.request.unique)) kept[creation.request.unique] = creation;
+  keep_unanswered(unanswered);
   std::vector<AnsweredRequest> list;
-  for (auto& [unique, answer] : kept) list.push_back(answer);
+  for (const auto& [unique, answer] : kept_) list.push_back(answer);
+  for (const auto& [unique, answer] : answers_)
+    if (!kept_.contains(unique) && has(unanswered, unique)) list.push_back(answer);
   return list;
 }
 

@@ -108,9 +108,9 @@ class Volume {
     ConnectionId connection{};
     std::vector<std::uint64_t> unanswered;
     bool previous_sync_failed = false;
-    // Whether the kernel still waits for the answer to that request; asked at checkpoints, so that
-    // an answer outlives its record. Null: no request outlives the daemon.
-    std::function<bool(std::uint64_t unique)> still_unanswered;
+    // The requests whose answer the kernel still waits for, as of now, in ascending order; asked now and
+    // then, from any thread, so that an answer outlives its record. Null: no request outlives the daemon.
+    std::function<std::vector<std::uint64_t>()> unanswered_now;
   };
   // Recovers: replays the journal from the last checkpoint into the index and the name space. When it
   // returns, everything acknowledged before is readable. If only the daemon died (`connection` names
