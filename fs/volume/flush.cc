@@ -111,7 +111,7 @@ void Volume::flush_names(const Caller& caller, std::function<void(Result<>)> don
   Result<Lsn> through = 0;
   {
     std::unique_lock lock(v.names_mutex_);
-    if (auto made = v.make_names(); !made) return done(std::move(made));
+    if (auto made = v.make_names(); !made) return done(Impl::unknown_outcome(made.error()));
     for (;;) {
       const std::uint32_t events = v.epoch_events_.load();
       auto begun = v.begin_epoch_locked(group);

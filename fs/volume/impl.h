@@ -101,6 +101,8 @@ struct Volume::Impl {
   Result<std::shared_ptr<Inode>> changeable_directory(ObjectId object, std::string_view name) const;
   // Applies what is in unmade_names_; stops at the first that cannot be.
   Result<> make_names();
+  // What the guest is told when that fails after its change was recorded: kIo, EIO.
+  static tl::unexpected<Error> unknown_outcome(const Error& error);
   // One record of the name space: to the store by redo, then to memory.
   Result<> apply_name_record(const RecordHeader& header, ByteView payload, bool to_memory);
   Result<> apply_base_object(const BaseObject& object, bool to_memory);

@@ -52,10 +52,20 @@ Result<> Volume::Impl::change_names(std::span<const NameRecord> changes) {
   Lsn end = places[changes.size() - 1].end;
   raise_to(names_.last_record, end);
   raise_to(names_.last_change, end);
-  VMFS_TRY(std::move(committed));
-  VMFS_TRY(make_names());
-  changed(names_, changes[0].request, end);
+  if (committed) {
+    changed(names_, changes[0].request, end);
+    committed = make_names();
+  }
+  // Nor may a full store, say, be taken for a refusal.
+  if (!committed) return unknown_outcome(committed.error());
   return {};
+}
+
+tl::unexpected<Error> Volume::Impl::unknown_outcome(const Error& error) {
+  return fail(ErrorKind::kIo, EIO,
+              fmt::format("a change of the name space is in the journal and not in the store, and will be made "
+                          "later: {}; `vmfs status` says when it is",
+                          error.message));
 }
 
 Result<> Volume::Impl::make_names() {

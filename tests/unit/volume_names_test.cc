@@ -174,9 +174,13 @@ TEST_CASE("a request that waits for its answer is known again, however much othe
 TEST_CASE("changes that the store refuses are made later") {
   VolumeHome home;
   home.disk.fail_calls("store.make", {}, 1, ENOSPC, true);
-  CHECK(!home->create({}, kRootObject, "a", 0600));
+  // Nobody is told that it was refused: it happens later.
+  CHECK(errno_of(home->create({}, kRootObject, "a", 0600)) == EIO);
   CHECK(!home->problems().empty());
-  CHECK(!home->create({}, kRootObject, "b", 0600));
+  CHECK(errno_of(home->create({}, kRootObject, "b", 0600)) == ENOSPC);
+  std::optional<int> flushed;
+  home->flush_names({}, [&](Result<> result) { flushed = errno_of(result); });
+  CHECK(flushed == EIO);
   home.disk.heal();
   CHECK(home->create({}, kRootObject, "c", 0600));
   CHECK(home->problems().empty());
