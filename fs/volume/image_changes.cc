@@ -159,7 +159,7 @@ Result<Attributes> Volume::set_attributes(const Caller& caller, ObjectId object,
   auto inode = v.find(object);
   if (!inode) return fail(ErrorKind::kNotFound, ENOENT);
   if (inode->local) return fail(ErrorKind::kReadOnly, EROFS);
-  if (v.answer_to(caller)) return Attributes{object, inode->attributes()};
+  if (v.answer_to(caller)) return v.attributes_now(*inode);
   const FileAttributes& set = change.set;
   bool sets = set.permissions || set.uid || set.gid || set.atime_ns || set.mtime_ns;
   std::int64_t now = v.clock_.wall_ns();
@@ -180,7 +180,7 @@ Result<Attributes> Volume::set_attributes(const Caller& caller, ObjectId object,
 
   if (change.size && v.beyond_image_max(0, *change.size)) return fail(ErrorKind::kInvalid, EFBIG);
   VolumeImage& image = *inode->image;
-  if (!sets && !change.size) return Attributes{object, inode->attributes()};
+  if (!sets && !change.size) return v.attributes_now(*inode);
   VMFS_TRY(v.admit(inode.get(), 0, 0));
   VMFS_ASSIGN(auto lock, v.enter<std::unique_lock<ImageLock>>(image));
   v.list(*inode);
@@ -197,7 +197,8 @@ Result<Attributes> Volume::set_attributes(const Caller& caller, ObjectId object,
     VMFS_TRY(v.apply_image_record(*inode, draft.header, place.lsn, payload));
     v.changed(image.group, draft.header.unique ? caller.request : RequestId{}, place.end);
   }
-  return Attributes{object, inode->attributes()};
+  lock.unlock();
+  return v.attributes_now(*inode);
 }
 
 }  // namespace vmfs

@@ -81,6 +81,7 @@ struct Volume::Impl {
   std::shared_ptr<Inode> find_image(ObjectId object) const;    // null if it is no image
   std::shared_ptr<Inode> make_inode(ObjectId object, FileType type);
   VolumeGroup* find_group(GroupId group, std::shared_ptr<Inode>& keeps_alive) const;
+  Attributes attributes_now(Inode& inode);
 
   // With names_mutex_ held exclusively: may the name space change now? Makes what is still unmade.
   // `bytes`: what the change will need in the store.

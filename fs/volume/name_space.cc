@@ -20,22 +20,22 @@ Result<> check_name(std::string_view name) {
 
 Attributes attributes_of(Inode& inode) { return {inode.id, inode.attributes()}; }
 
+}  // namespace
+
 // With what the image takes up now: in the store, and what will go there, which may replace what is
 // there already. (Never 0 for an image that has data: some programs take that for one large hole.)
-Attributes attributes_now(Store& store, Inode& inode) {
+Attributes Volume::Impl::attributes_now(Inode& inode) {
   Attributes attributes = attributes_of(inode);
   if (!inode.image) return attributes;
   constexpr std::uint64_t kUnit = 4096;
   std::uint64_t stored = 0;
-  if (auto file = store.file(inode.id))
+  if (auto file = store_->file(inode.id))
     if (auto stat = (*file)->stat("store.stat")) stored = stat->allocated;
   const auto rounded = [](std::uint64_t bytes) { return (bytes + kUnit - 1) / kUnit * kUnit; };
   attributes.stat.allocated =
       std::max(stored, std::min(stored + rounded(inode.image->index.bytes()), rounded(attributes.stat.size)));
   return attributes;
 }
-
-}  // namespace
 
 std::shared_ptr<Inode> Volume::Impl::find(ObjectId object) const {
   std::shared_lock lock(names_mutex_);
@@ -72,13 +72,13 @@ Result<Attributes> Volume::lookup(ObjectId parent, std::string_view name) {
     inode = impl_->tree_.child(*directory, name);
   }
   if (!inode) return fail(ErrorKind::kNotFound, ENOENT);
-  return attributes_now(*impl_->store_, *inode);
+  return impl_->attributes_now(*inode);
 }
 
 Result<Attributes> Volume::attributes(ObjectId object) {
   auto inode = impl_->find(object);
   if (!inode) return fail(ErrorKind::kNotFound, ENOENT);
-  return attributes_now(*impl_->store_, *inode);
+  return impl_->attributes_now(*inode);
 }
 
 Result<Attributes> Volume::resolve(std::string_view path) {
@@ -134,7 +134,7 @@ Result<Attributes> Volume::Impl::create_named(const Caller& caller, ObjectId par
   if (auto answer = answer_to(caller)) {
     auto inode = find(answer->object);
     if (!inode) return fail(ErrorKind::kNotFound, ENOENT);
-    return attributes_of(*inode);
+    return attributes_now(*inode);
   }
   std::unique_lock lock(names_mutex_);
   VMFS_ASSIGN(auto directory, changeable_directory(parent, name));

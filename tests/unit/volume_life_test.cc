@@ -28,6 +28,31 @@ TEST_CASE("what was written is read, before and after it is applied") {
   home->close_image(image, true, true);
 }
 
+TEST_CASE("whoever changes an image's attributes, or makes it once more, is told what it takes up now") {
+  VolumeHome home;
+  const ConnectionId connection{42};
+  const Volume::OpenArguments arguments{
+      .connection = connection, .unanswered = {10}, .unanswered_now = [] { return std::vector<std::uint64_t>{10}; }};
+  home.kill_and_open(arguments);
+  auto made = home->create({{connection, 10}}, kRootObject, "disk", 0600);
+  REQUIRE(made);
+  CHECK(made->stat.allocated == 0);
+  auto image = home.open_image(made->object);
+  home.write(*image, 0, std::string(8192, 'x'));
+  AttributesToSet times;
+  times.set.mtime_ns = 1;
+  SUBCASE("in the journal") {}
+  SUBCASE("in the store") { home.apply_all(); }
+  CHECK(home->set_attributes({}, made->object, times)->stat.allocated >= 8192);
+  CHECK(home->set_attributes({}, made->object, {})->stat.allocated >= 8192);
+  home->close_image(image, true, true);
+  home.kill_and_open(arguments);
+  auto again = home->create({{connection, 10}, true}, kRootObject, "disk", 0600);
+  REQUIRE(again);
+  CHECK(again->object == made->object);
+  CHECK(again->stat.allocated >= 8192);
+}
+
 TEST_CASE("everything acknowledged survives the daemon, everything flushed the machine") {
   VolumeHome home;
   auto image = home.open_image(home.create("a"));
