@@ -8,8 +8,10 @@ namespace vmfs {
 
 struct Invalidator::Shift {
   std::thread thread;
+  Item item;  // its object, name and range are guarded by mutex_
   // Guarded by mutex_. What it asks the kernel for at this moment, if anything.
   ObjectId image{}, directory{};
+  PageRange pages;  // of that image
   bool working = false;
   bool replaced = false;  // stuck: finish what is under way, and end
   bool ended = false;
@@ -87,7 +89,7 @@ void Invalidator::was_parked(const ParkedRequest& request) {
   std::lock_guard lock(mutex_);
   const Shift& shift = *shift_;
   const bool sticks =
-      (raw(shift.image) != 0 && raw(shift.image) == request.image) ||
+      (raw(shift.image) != 0 && raw(shift.image) == request.image && shift.pages.meets(request.pages())) ||
       (raw(shift.directory) != 0 && (raw(shift.directory) == request.directories[0] ||
                                      raw(shift.directory) == request.directories[1]));
   if (!sticks || stopping_) return;
@@ -99,15 +101,24 @@ void Invalidator::was_parked(const ParkedRequest& request) {
                 kShiftsMax);
     return;
   }
+  // What comes next in the queue counts on what this shift had begun, of which the request may hold little:
+  // all of it but that is done by the next shift.
   shift_->replaced = true;
+  queue_.push_front({shift.item.kind, shift.item.object, shift.item.name, {}, shift.item.range});
   start_shift();
 }
 
 void Invalidator::was_answered(const ParkedRequest& request) {
   std::lock_guard lock(mutex_);
-  if (request.image != 0 && deferred_images_.erase(ObjectId{request.image}) != 0 &&
-      queued_images_.insert(ObjectId{request.image}).second) {
-    enqueue({Item::Kind::kImage, ObjectId{request.image}, {}, {}, {}});
+  if (auto found = deferred_pages_.find(ObjectId{request.image}); found != deferred_pages_.end()) {
+    // What other parked requests hold of it is put off once more.
+    std::erase_if(found->second, [&](const auto& deferred) {
+      const PageRange range = PageRange::between(deferred.first, deferred.second);
+      if (!range.meets(request.pages())) return false;
+      enqueue({Item::Kind::kPages, ObjectId{request.image}, {}, {}, range});
+      return true;
+    });
+    if (found->second.empty()) deferred_pages_.erase(found);
   }
   for (std::uint64_t directory : request.directories) {
     if (directory == 0) continue;
@@ -146,44 +157,31 @@ void Invalidator::run(const std::shared_ptr<Shift>& shift) {
     if (item.kind == Item::Kind::kName) queued_names_.erase({item.object, item.name});
     if (item.kind == Item::Kind::kNames) queued_all_names_ = false;
     shift->working = true;
+    shift->item = std::move(item);
     lock.unlock();
-    process(item, *shift);
+    process(*shift);
     lock.lock();
     shift->working = false;
   }
   shift->ended = true;
 }
 
-void Invalidator::process(Item& item, Shift& shift) {
+void Invalidator::process(Shift& shift) {
+  Item& item = shift.item;
   switch (item.kind) {
     case Item::Kind::kDone:
       item.done();
       break;
     case Item::Kind::kPages:
-    case Item::Kind::kImage: {
-      {
-        std::lock_guard lock(mutex_);
-        shift.image = item.object;
-      }
-      // In this order: a request that is parked after the look finds what we are about to do.
-      const bool held = parked_.locks_pages(raw(item.object));
-      if (held) {
-        std::lock_guard lock(mutex_);
-        deferred_images_.insert(item.object);
-      }
-      std::vector<PageRange> ranges{item.range};
-      if (held || item.kind == Item::Kind::kImage) ranges = parked_.unlocked_pages(raw(item.object));
-      for (const PageRange& range : ranges) kernel_.forget_pages(item.object, range);
-      std::lock_guard lock(mutex_);
-      shift.image = ObjectId{};
+    case Item::Kind::kImage:
+      forget_pages(shift);
       break;
-    }
     case Item::Kind::kName:
-      forget_name(shift, item.object, item.name);
+      forget_name(shift);
       kernel_.forget_attributes(item.object);
       break;
     case Item::Kind::kEntry:
-      forget_name(shift, item.object, item.name);
+      forget_name(shift);
       break;
     case Item::Kind::kAttributes:
       kernel_.forget_attributes(item.object);
@@ -204,26 +202,56 @@ void Invalidator::process(Item& item, Shift& shift) {
   }
 }
 
-void Invalidator::forget_name(Shift& shift, ObjectId parent, const std::string& name) {
+// The look at the parked requests and the note of what is about to be asked are one, under mutex_: a request
+// that is parked later finds the note, and one that is answered later finds what was put off.
+void Invalidator::forget_pages(Shift& shift) {
+  Item& item = shift.item;
+  std::unique_lock lock(mutex_);
+  const std::uint64_t end = item.range.end();
+  for (std::uint64_t at = item.range.offset; at < end && !shift.replaced && !stopping_;) {
+    item.range = PageRange::between(at, end);
+    const std::vector<PageRange> locked = parked_.locked_pages(raw(item.object), item.range);
+    if (!locked.empty() && locked.front().offset <= at) {
+      const std::uint64_t next = std::min(end, locked.front().end());
+      defer(item.object, PageRange::between(at, next));
+      at = next;
+      continue;
+    }
+    const std::uint64_t next = locked.empty() ? end : std::min(end, locked.front().offset);
+    shift.image = item.object;
+    shift.pages = PageRange::between(at, next);
+    const PageRange asked = shift.pages;
+    lock.unlock();
+    kernel_.forget_pages(item.object, asked);
+    lock.lock();
+    shift.image = ObjectId{};
+    at = next;
+  }
+}
+
+void Invalidator::defer(ObjectId image, PageRange range) {
+  std::uint64_t begin = range.offset, end = range.end();
+  auto& ranges = deferred_pages_[image];
+  auto it = ranges.upper_bound(begin);
+  if (it != ranges.begin() && std::prev(it)->second >= begin) --it;
+  for (; it != ranges.end() && it->first <= end; it = ranges.erase(it)) {
+    begin = std::min(begin, it->first);
+    end = std::max(end, it->second);
+  }
+  ranges.emplace(begin, end);
+}
+
+void Invalidator::forget_name(Shift& shift) {
+  const ObjectId parent = shift.item.object;
   {
     std::lock_guard lock(mutex_);
-    shift.directory = parent;
-  }
-  if (parked_.locks_directory(raw(parent))) {
-    {
-      std::lock_guard lock(mutex_);
-      deferred_names_.emplace(parent, name);
-    }
-    // If it was answered just now, nobody will come for what was deferred.
     if (parked_.locks_directory(raw(parent))) {
-      std::lock_guard lock(mutex_);
-      shift.directory = ObjectId{};
+      deferred_names_.emplace(parent, shift.item.name);
       return;
     }
-    std::lock_guard lock(mutex_);
-    deferred_names_.erase({parent, name});
+    shift.directory = parent;
   }
-  kernel_.forget_name(parent, name);
+  kernel_.forget_name(parent, shift.item.name);
   std::lock_guard lock(mutex_);
   shift.directory = ObjectId{};
 }

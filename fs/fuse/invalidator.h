@@ -3,13 +3,14 @@
 // The kernel may make that thread wait: for a page that a write holds locked, or for a directory that
 // a create holds locked, until these are answered. If such a request is parked (because it waits for a
 // token, say, whose hand-over waits for the invalidation), that would never end. So what parked
-// requests lock is left out and done when they are answered; and if a request is parked while the
-// thread already waits in the kernel, another thread takes the queue over.
+// requests lock is left out and done when they are answered; and if a request is parked that locks what
+// the thread already waits for in the kernel, another thread takes over the queue and the rest of the work.
 #pragma once
 
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -71,14 +72,16 @@ class Invalidator {
     ObjectId object{};
     std::string name;
     std::function<void()> done;
-    PageRange range;  // of kPages
+    PageRange range;  // of kImage and kPages: what is still to be done
   };
   struct Shift;  // one thread's turn at the queue
 
   void enqueue(Item item);
   void run(const std::shared_ptr<Shift>& shift);
-  void process(Item& item, Shift& shift);
-  void forget_name(Shift& shift, ObjectId parent, const std::string& name);
+  void process(Shift& shift);
+  void forget_pages(Shift& shift);
+  void forget_name(Shift& shift);
+  void defer(ObjectId image, PageRange range);  // with mutex_ held
   void start_shift();  // with mutex_ held
 
   // More threads than this are never stuck at once; then the queue waits for one of them.
@@ -92,7 +95,8 @@ class Invalidator {
   std::set<ObjectId> queued_images_;                       // guarded by mutex_
   std::set<std::pair<ObjectId, std::string>> queued_names_;  // guarded by mutex_
   bool queued_all_names_ = false;                          // guarded by mutex_
-  std::set<ObjectId> deferred_images_;                     // guarded by mutex_
+  // Guarded by mutex_. Of each image, begins and ends of ranges that lie apart.
+  std::map<ObjectId, std::map<std::uint64_t, std::uint64_t>> deferred_pages_;
   std::set<std::pair<ObjectId, std::string>> deferred_names_;  // guarded by mutex_
   std::shared_ptr<Shift> shift_;                           // guarded by mutex_; the one in charge
   std::vector<std::shared_ptr<Shift>> shifts_;             // guarded by mutex_

@@ -18,7 +18,20 @@ Body body_of(const Bytes& message) {
   return body;
 }
 
+std::uint64_t page_begin(std::uint64_t offset) { return offset / kPage * kPage; }
+std::uint64_t page_end(std::uint64_t end) {
+  return end > PageRange::kNoEnd - kPage ? PageRange::kNoEnd : page_begin(end + kPage - 1);
+}
+
 }  // namespace
+
+bool PageRange::meets(const PageRange& other) const {
+  return page_begin(offset) < page_end(other.end()) && page_begin(other.offset) < page_end(end());
+}
+
+PageRange ParkedRequest::pages() const {
+  return PageRange::between(page_begin(offset), page_end(offset + std::max<std::uint64_t>(length, 1)));
+}
 
 void describe_locks(ParkedRequest& request, bool direct) {
   fuse_in_header header{};
@@ -82,31 +95,23 @@ bool ParkedTable::locks_directory(std::uint64_t directory) const {
   });
 }
 
-bool ParkedTable::locks_pages(std::uint64_t image) const {
-  std::lock_guard lock(mutex_);
-  return std::any_of(requests_.begin(), requests_.end(),
-                     [&](const auto& entry) { return entry.second->image == image; });
-}
-
-std::vector<PageRange> ParkedTable::unlocked_pages(std::uint64_t image) const {
-  std::vector<PageRange> locked;
+std::vector<PageRange> ParkedTable::locked_pages(std::uint64_t image, PageRange within) const {
+  std::vector<PageRange> found;
   {
     std::lock_guard lock(mutex_);
     for (const auto& [unique, request] : requests_)
-      if (request->image == image) locked.push_back({request->offset, request->length});
+      if (request->image == image && request->pages().meets(within)) found.push_back(request->pages());
   }
-  std::sort(locked.begin(), locked.end(),
+  std::sort(found.begin(), found.end(),
             [](const PageRange& a, const PageRange& b) { return a.offset < b.offset; });
-  std::vector<PageRange> unlocked;
-  std::uint64_t from = 0;
-  for (const PageRange& range : locked) {
-    const std::uint64_t begin = range.offset / kPage * kPage;
-    const std::uint64_t end = (range.offset + range.length + kPage - 1) / kPage * kPage;
-    if (begin > from) unlocked.push_back({from, begin - from});
-    from = std::max(from, end);
+  std::vector<PageRange> locked;
+  for (const PageRange& range : found) {
+    if (!locked.empty() && range.offset <= locked.back().end())
+      locked.back() = PageRange::between(locked.back().offset, std::max(locked.back().end(), range.end()));
+    else
+      locked.push_back(range);
   }
-  unlocked.push_back({from, 0});
-  return unlocked;
+  return locked;
 }
 
 std::vector<std::shared_ptr<ParkedRequest>> ParkedTable::interrupted() const {

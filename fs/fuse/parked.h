@@ -15,10 +15,21 @@
 
 namespace vmfs {
 
+// A range of an image, for invalidation; length 0: to the end.
+struct PageRange {
+  std::uint64_t offset = 0, length = 0;
+
+  static PageRange between(std::uint64_t begin, std::uint64_t end) { return {begin, end == kNoEnd ? 0 : end - begin}; }
+  static constexpr std::uint64_t kNoEnd = ~std::uint64_t{0};
+  std::uint64_t end() const { return length == 0 ? kNoEnd : offset + length; }
+  // Whether both touch one page.
+  bool meets(const PageRange& other) const;
+};
+
 struct ParkedRequest {
   Bytes message;
   RequestContext context;
-  enum class State : std::uint8_t { kWaiting, kRunning, kAnswered };
+  enum class State : std::uint8_t { kWaiting, kRunning, kAnswered };  // the last: or detached
   std::atomic<State> state{State::kWaiting};
   std::atomic<bool> interrupted{false};
 
@@ -26,15 +37,11 @@ struct ParkedRequest {
   std::uint64_t directories[2] = {0, 0};  // node ids
   std::uint64_t image = 0;                // node id; its pages from `offset` on
   std::uint64_t offset = 0, length = 0;
+  PageRange pages() const;  // whole ones
 };
 
 // What a message locks: fills in the last part above. `direct`: through a handle without page cache.
 void describe_locks(ParkedRequest& request, bool direct);
-
-// A range of an image, for invalidation; length 0: to the end.
-struct PageRange {
-  std::uint64_t offset = 0, length = 0;
-};
 
 class ParkedTable {
  public:
@@ -44,9 +51,8 @@ class ParkedTable {
   std::size_t size() const { return size_.load(std::memory_order_relaxed); }
 
   bool locks_directory(std::uint64_t directory) const;
-  bool locks_pages(std::uint64_t image) const;
-  // Everything of the image but the pages that are locked, in ascending order.
-  std::vector<PageRange> unlocked_pages(std::uint64_t image) const;
+  // The pages of the range that are locked: whole pages, in ascending order, apart from each other.
+  std::vector<PageRange> locked_pages(std::uint64_t image, PageRange within) const;
   // Those whose client was sent a signal.
   std::vector<std::shared_ptr<ParkedRequest>> interrupted() const;
 

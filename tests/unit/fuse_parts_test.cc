@@ -38,22 +38,22 @@ struct NotingKernel : Invalidator::Kernel {
   std::mutex mutex;
   std::condition_variable changed;
   std::vector<std::string> asked;
-  std::set<std::uint64_t> stuck;  // objects whose invalidation waits
+  std::string stuck_at, stuck_too;  // what waits
 
-  void note(ObjectId object, std::string what) {
+  void note(const std::string& what) {
     std::unique_lock lock(mutex);
-    asked.push_back(std::move(what));
+    asked.push_back(what);
     changed.notify_all();
-    changed.wait(lock, [&] { return !stuck.contains(raw(object)); });
+    changed.wait(lock, [&] { return what != stuck_at && what != stuck_too; });
   }
   void forget_pages(ObjectId image, PageRange range) override {
-    note(image, fmt::format("pages {} {}+{}", raw(image), range.offset, range.length));
+    note(fmt::format("pages {} {}+{}", raw(image), range.offset, range.length));
   }
   void forget_attributes(ObjectId object) override {
-    note(object, fmt::format("attributes {}", raw(object)));
+    note(fmt::format("attributes {}", raw(object)));
   }
   void forget_name(ObjectId parent, const std::string& name) override {
-    note(parent, fmt::format("name {}/{}", raw(parent), name));
+    note(fmt::format("name {}/{}", raw(parent), name));
   }
   void each_directory(
       const std::function<void(ObjectId, const std::vector<std::string>&)>& visit) override {
@@ -61,9 +61,9 @@ struct NotingKernel : Invalidator::Kernel {
     visit(ObjectId{9}, {"c"});
     visit(ObjectId{10}, {});
   }
-  void release(std::uint64_t object) {
+  void release() {
     std::lock_guard lock(mutex);
-    stuck.erase(object);
+    stuck_at.clear(), stuck_too.clear();
     changed.notify_all();
   }
   void wait_for(const std::string& what) {
@@ -156,10 +156,43 @@ TEST_SUITE("fuse parts") {
                                                    "pages 7 24576+0", "pages 8 0+0"});
     kernel.asked.clear();
     parked.remove(*first);
-    parked.remove(*second);
     invalidator.was_answered(*first);
     wait_until_done(invalidator);
-    CHECK(kernel.asked == std::vector<std::string>{"pages 7 0+0"});
+    CHECK(kernel.asked == std::vector<std::string>{"pages 7 4096+4096"});
+    kernel.asked.clear();
+    parked.remove(*second);
+    invalidator.was_answered(*second);
+    invalidator.was_answered(*first);  // nothing is left
+    wait_until_done(invalidator);
+    CHECK(kernel.asked == std::vector<std::string>{"pages 7 20480+4096"});
+  }
+
+  TEST_CASE("a range is left out and follows only where parked writes hold it") {
+    NotingKernel kernel;
+    ParkedTable parked;
+    auto first = parked_write(2, 7, 4096, 4096), second = parked_write(4, 7, 8192, 4096);
+    auto elsewhere = parked_write(6, 7, 1 << 20, 4096);
+    for (const auto& write : {first, second, elsewhere}) parked.add(write);
+    Invalidator invalidator(kernel, parked);
+    invalidator.pages(ObjectId{7}, {100, 10'000});
+    invalidator.pages(ObjectId{7}, {40'000, 4096});
+    wait_until_done(invalidator);
+    CHECK(kernel.asked == std::vector<std::string>{"pages 7 100+3996", "pages 7 40000+4096"});
+    kernel.asked.clear();
+    parked.remove(*elsewhere);
+    invalidator.was_answered(*elsewhere);
+    wait_until_done(invalidator);
+    CHECK(kernel.asked.empty());
+    parked.remove(*first);
+    invalidator.was_answered(*first);
+    invalidator.pages(ObjectId{7}, {8192, 100});
+    wait_until_done(invalidator);
+    CHECK(kernel.asked == std::vector<std::string>{"pages 7 4096+4096"});
+    kernel.asked.clear();
+    parked.remove(*second);
+    invalidator.was_answered(*second);
+    wait_until_done(invalidator);
+    CHECK(kernel.asked == std::vector<std::string>{"pages 7 8192+1908"});
   }
 
   TEST_CASE("names in a directory that a parked request locks follow, too") {
@@ -185,9 +218,12 @@ TEST_SUITE("fuse parts") {
     NotingKernel kernel;
     ParkedTable parked;
     auto write = parked_write(2, 7, 0, 4096);
-    kernel.stuck.insert(7);
     {
       Invalidator invalidator(kernel, parked);
+      {
+        std::lock_guard lock(kernel.mutex);
+        kernel.stuck_at = "pages 7 0+0";
+      }
       invalidator.image(ObjectId{7});
       kernel.wait_for("pages 7 0+0");
       invalidator.name(ObjectId{3}, "x");
@@ -195,12 +231,51 @@ TEST_SUITE("fuse parts") {
       invalidator.was_parked(*write);
       wait_until_done(invalidator);  // would wait for ever
       CHECK(invalidator.threads_waiting() == 1);
-      CHECK(kernel.asked == std::vector<std::string>{"pages 7 0+0", "name 3/x", "attributes 3"});
+      CHECK(kernel.asked ==
+            std::vector<std::string>{"pages 7 0+0", "pages 7 4096+0", "name 3/x", "attributes 3"});
       // Answering the write lets the page go.
       parked.remove(*write);
       invalidator.was_answered(*write);
-      kernel.release(7);
+      kernel.release();
+      wait_until_done(invalidator);
+      CHECK(kernel.asked.back() == "pages 7 0+4096");
     }
+  }
+
+  TEST_CASE("what is dropped counts as dropped only then, whatever else is parked on the image") {
+    NotingKernel kernel;
+    ParkedTable parked;
+    kernel.stuck_at = "pages 7 0+8192";  // for something that will get through
+    Invalidator invalidator(kernel, parked);
+    invalidator.pages(ObjectId{7}, {0, 8192});
+    kernel.wait_for("pages 7 0+8192");
+    std::atomic<bool> done{false};
+    std::promise<void> told;
+    invalidator.then([&] {
+      done.store(true);
+      told.set_value();
+    });
+    auto apart = parked_write(2, 7, 8192, 4096);
+    parked.add(apart);
+    invalidator.was_parked(*apart);
+    CHECK(invalidator.threads_waiting() == 0);
+    // One that holds the first page: another thread does the rest, and waits for the same thing.
+    {
+      std::lock_guard lock(kernel.mutex);
+      kernel.stuck_too = "pages 7 4096+4096";
+    }
+    auto first = parked_write(4, 7, 0, 4096);
+    parked.add(first);
+    invalidator.was_parked(*first);
+    kernel.wait_for("pages 7 4096+4096");
+    CHECK(invalidator.threads_waiting() == 1);
+    CHECK_FALSE(done.load());
+    kernel.release();
+    told.get_future().wait();
+    parked.remove(*first);
+    invalidator.was_answered(*first);
+    wait_until_done(invalidator);
+    CHECK(kernel.asked == std::vector<std::string>{"pages 7 0+8192", "pages 7 4096+4096", "pages 7 0+4096"});
   }
 
   TEST_CASE("a page that comes from a mapping is held, also by a handle without page cache") {
