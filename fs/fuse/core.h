@@ -85,6 +85,7 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
     std::uint32_t slot = 0;
     std::uint64_t unique = 0;
     std::uint32_t process = 0;  // whose request it is
+    std::shared_ptr<ParkedRequest> parked;  // if it was: what it locks stays locked until it is answered
     std::atomic<bool> answered{false}, watched{false};
     // On any thread: runs `reply(request)` so that it reaches the kernel, and marks the request as answered.
     // Only the first call does so. If the front has gone, nothing is answered.
@@ -101,6 +102,7 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
       RequestScope scope(context);
       reply(request);
       core->slots_.release(slot);
+      if (parked) core->unlock(*parked);
       if (watched.load()) core->unwatch(unique);
       core->one_less_later();
     }
@@ -145,7 +147,9 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
   void register_parked(const std::shared_ptr<ParkedRequest>& request);
   void retry(const std::shared_ptr<ParkedRequest>& request);
   void finish_parked(const std::shared_ptr<ParkedRequest>& request, std::uint32_t slot);
-  void was_interrupted(const std::shared_ptr<ParkedRequest>& request);
+  void unlock(const ParkedRequest& request);  // it was answered
+  // False: it waits for no retry any more.
+  bool was_interrupted(const std::shared_ptr<ParkedRequest>& request);
   void answer_interrupted(const std::shared_ptr<ParkedRequest>& request);
   void unwatch(std::uint64_t unique);
   bool give_up_if_dying(const std::shared_ptr<Later>& later);

@@ -31,7 +31,7 @@ bool is_dying(std::uint32_t process) {
 }  // namespace
 
 void Core::interrupt(std::uint64_t unique) {
-  if (auto request = parked_.find(unique)) return was_interrupted(request);
+  if (auto request = parked_.find(unique); request && was_interrupted(request)) return;
   // Another thread may be about to park it, and the kernel does not say it twice. What is not parked at all
   // is answered soon enough.
   if (!memory_.is_unanswered(unique)) return;
@@ -78,13 +78,14 @@ bool Core::give_up_if_dying(const std::shared_ptr<Later>& later) {
   return true;
 }
 
-void Core::was_interrupted(const std::shared_ptr<ParkedRequest>& request) {
+bool Core::was_interrupted(const std::shared_ptr<ParkedRequest>& request) {
   request->interrupted.store(true);
   answer_interrupted(request);
-  if (request->state.load() == ParkedRequest::State::kAnswered) return;
+  if (request->state.load() == ParkedRequest::State::kAnswered) return false;
   // The kernel tells of the first signal only; a later one may be the one that kills.
   std::lock_guard lock(watch_mutex_);
   begin_watching();
+  return true;
 }
 
 void Core::begin_watching() {

@@ -15,6 +15,8 @@
 
 namespace vmfs {
 
+struct ParkedRequest;
+
 // Set for the thread while libfuse handles a message on it. An answer must be written to the same
 // clone of /dev/fuse that the request was read from, and libfuse knows one descriptor only: the custom
 // write function takes the descriptor from here.
@@ -25,6 +27,7 @@ struct RequestContext {
   bool resent = false;
   std::span<std::byte> scratch;  // for building an answer; as large as the largest read
   std::span<const std::byte> message;  // as the kernel sent it, for what the library does not pass on
+  std::shared_ptr<ParkedRequest> retried;  // if it was parked and is handled again
 
   // Set by the handler:
   bool detached = false;  // the answer comes later, from whoever took the slot over

@@ -154,6 +154,7 @@ std::shared_ptr<Core::Later> Core::detach(fuse_req_t request) {
   later->request = request;
   later->descriptor = context.descriptor;
   later->slot = context.slot;
+  later->parked = context.retried;
   later_.fetch_add(1);
   context.detached = true;
   context.slot = slots_.acquire();
@@ -220,6 +221,7 @@ void Core::retry(const std::shared_ptr<ParkedRequest>& request) {
   context.parked_on = {};
   context.detached = false;
   context.scratch = scratch.all();
+  context.retried = request;
   {
     RequestScope scope(context);
     fuse_buf buffer{};
@@ -234,14 +236,21 @@ void Core::retry(const std::shared_ptr<ParkedRequest>& request) {
     return;
   }
   request->state.store(ParkedRequest::State::kAnswered);
-  finish_parked(request, context.slot);
+  if (!context.detached) return finish_parked(request, context.slot);
+  slots_.release(context.slot);
+  if (request->interrupted.load()) interrupt(context.unique);
+  one_less_later();
 }
 
 void Core::finish_parked(const std::shared_ptr<ParkedRequest>& request, std::uint32_t slot) {
   slots_.release(slot);
-  parked_.remove(*request);
-  invalidator_->was_answered(*request);
+  unlock(*request);
   one_less_later();
+}
+
+void Core::unlock(const ParkedRequest& request) {
+  parked_.remove(request);
+  invalidator_->was_answered(request);
 }
 
 }  // namespace vmfs

@@ -145,6 +145,66 @@ TEST_SUITE("fuse semantics") {
     end(kernel, std::move(front));
   }
 
+  TEST_CASE("what a parked write locks stays locked while it waits for peers, and can be given up there") {
+    ScratchVolume volume("locked");
+    struct Silent : WaitingHooks {
+      std::function<void(Result<>)> waits;
+      void await_peers(GroupId, Lsn, std::function<void(Result<>)> done) override { waits = std::move(done); }
+    } hooks;
+    volume->set_hooks(&hooks);
+    ConnectionMemory memory = new_memory();
+    FakeKernel kernel(1);
+    auto front = begin(volume, kernel, memory);
+    const Created file = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+    const ObjectId object{file.node};
+    const auto notices = [&] {
+      front->wait_until_invalidated();
+      std::vector<std::int64_t> offsets;
+      while (auto notice = kernel.answer(FakeKernel::kMain, 0))
+        offsets.push_back(notice->as<fuse_notify_inval_inode_out>().off);
+      return offsets;
+    };
+    const auto park_and_retry = [&](std::uint64_t unique, std::uint32_t process, bool interrupted) {
+      volume->set_gate(object, Gate::kSecondary);
+      fuse_write_in body{};
+      body.fh = file.handle;
+      body.size = 4;
+      body.flags = O_RDWR | O_DSYNC;
+      kernel.send(1, FakeKernel::message(FUSE_WRITE, unique, file.node, body, "page", process));
+      CHECK(kernel.ask(1, FakeKernel::message(FUSE_STATFS, unique + 2, kRoot, 0)).header.error == 0);
+      front->invalidate_image(object);
+      CHECK(notices() == std::vector<std::int64_t>{4096});
+      volume->set_gate(object, Gate::kOpen);
+      volume->reopen(object);
+      while (volume->run_parked()) {
+      }
+      fuse_interrupt_in stop{};
+      stop.unique = unique;
+      if (interrupted) kernel.send(1, FakeKernel::message(FUSE_INTERRUPT, unique | 1, 0, stop));
+    };
+    park_and_retry(6, static_cast<std::uint32_t>(::getpid()), false);
+    REQUIRE(hooks.waits);
+    CHECK(notices().empty());
+    std::exchange(hooks.waits, nullptr)({});
+    CHECK(kernel.answer(1)->header.unique == 6);
+    CHECK(comes_to_wait_for(memory, {}));
+    CHECK(notices() == std::vector<std::int64_t>{0});
+
+    constexpr std::uint32_t kNobody = 0x7ffffff0;
+    park_and_retry(10, kNobody, true);
+    auto answer = kernel.answer(1);
+    REQUIRE(answer);
+    CHECK(answer->header.unique == 10);
+    CHECK(answer->header.error == -EINTR);
+    CHECK(comes_to_wait_for(memory, {}));
+    CHECK(notices() == std::vector<std::int64_t>{0});
+    REQUIRE(hooks.waits);
+    std::exchange(hooks.waits, nullptr)({});  // too late
+    end(kernel, std::move(front));
+    front.reset();
+    volume->set_hooks(nullptr);
+  }
+
   TEST_CASE("a direct write takes out of the page cache what handles from an earlier ownership may have brought back") {
     for (const std::uint32_t flags : {std::uint32_t{O_RDWR}, std::uint32_t{O_RDWR | O_DSYNC}}) {
       ScratchVolume volume("shared");
