@@ -154,9 +154,11 @@ void write(fuse_req_t request, fuse_ino_t object, const char* bytes, std::size_t
   auto written = core.volume().write(*handle->image, caller, static_cast<std::uint64_t>(offset),
                                      payload, append ? Placed::kAtEnd : Placed::kAtOffset);
   if (!written) return answer_error(core, request, written.error(), ObjectId{object});
-  // A handle from when this node owned the image before may still read through the page cache. The kernel
-  // dropped the pages before it sent this, but that handle may have brought them back as they were.
-  const bool shared = handle->direct && !info->writepage && handle->users->cached.load() != 0;
+  // Others may read through the page cache: handles from when this node owned the image before, or, if this
+  // one was opened while they were there, any. The kernel dropped the pages before it sent this, but those may
+  // have brought them back as they were. (Kernels before 2026 do not look again after an asynchronous write.)
+  const bool past_cache = (handle->direct || (info->flags & O_DIRECT) != 0) && !info->writepage;
+  const bool shared = past_cache && handle->users->cached.load() != 0;
   if (shared) [[unlikely]] {
     if (append)
       core.invalidator().image(ObjectId{object});

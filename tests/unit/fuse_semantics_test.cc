@@ -205,6 +205,35 @@ TEST_SUITE("fuse semantics") {
     volume->set_hooks(nullptr);
   }
 
+  TEST_CASE("an asynchronous write with O_DIRECT beside cached handles leaves no page from before it") {
+    ScratchVolume volume("beside");
+    ConnectionMemory memory = new_memory();
+    FakeKernel kernel(1);
+    auto front = begin(volume, kernel, memory);
+    const Created cached = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+    const Created beside = opened_by(cached, kernel.ask(1, open_message(6, cached, O_RDWR | O_DIRECT)));
+    CHECK(beside.open_flags == FOPEN_KEEP_CACHE);
+    const auto write = [&](std::uint64_t unique, std::uint32_t flags, std::uint32_t write_flags) {
+      fuse_write_in body{};
+      body.fh = beside.handle;
+      body.offset = 8192;
+      body.size = 4;
+      body.flags = flags;
+      body.write_flags = write_flags;
+      CHECK(kernel.ask(1, FakeKernel::message(FUSE_WRITE, unique, cached.node, body, "page")).header.error == 0);
+    };
+    write(8, O_RDWR, 0);  // fcntl(F_SETFL) has taken it away
+    write(10, O_RDWR | O_DIRECT, FUSE_WRITE_CACHE);  // from a mapping
+    CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
+    write(12, O_RDWR | O_DIRECT, 0);
+    auto notice = kernel.answer(FakeKernel::kMain, 0);  // it came before the answer
+    REQUIRE(notice);
+    CHECK(notice->as<fuse_notify_inval_inode_out>().off == 8192);
+    CHECK(notice->as<fuse_notify_inval_inode_out>().len == 4);
+    CHECK(comes_to_wait_for(memory, {}));
+    end(kernel, std::move(front));
+  }
+
   TEST_CASE("a direct write takes out of the page cache what handles from an earlier ownership may have brought back") {
     for (const std::uint32_t flags : {std::uint32_t{O_RDWR}, std::uint32_t{O_RDWR | O_DSYNC}}) {
       ScratchVolume volume("shared");
