@@ -129,7 +129,15 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
   Volume& volume() { return volume_; }
   OpenTable& opens() { return opens_; }
   DirectoryTable& directories() { return directories_; }
-  Invalidator& invalidator() { return *invalidator_; }
+  Invalidator& invalidator() { return *invalidator_; }  // for workers, and for who has entered
+  // Any thread: `done` once the kernel has dropped what it was asked to before; at once if the front has gone.
+  void when_forgotten(std::function<void()> done) {
+    Entered entered(*this);
+    if (entered)
+      invalidator_->then(std::move(done));
+    else
+      done();
+  }
   ConnectionId connection() const { return ConnectionId{memory_.header().connection}; }
   unsigned device_major() const { return parts_.device_major; }
   unsigned device_minor() const { return parts_.device_minor; }

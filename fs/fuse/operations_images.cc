@@ -106,7 +106,7 @@ void flush_and_answer(Core& core, fuse_req_t request, Flush&& flush, Reply reply
       });
     };
     if (forgotten)
-      later->core->invalidator().then(std::move(answer));
+      later->core->when_forgotten(std::move(answer));
     else
       answer();
   });

@@ -234,6 +234,33 @@ TEST_SUITE("fuse semantics") {
     end(kernel, std::move(front));
   }
 
+  TEST_CASE("peers that confirm a direct write after the front has gone disturb nobody") {
+    ScratchVolume volume("late");
+    struct Silent : WaitingHooks {
+      std::function<void(Result<>)> waits;
+      void await_peers(GroupId, Lsn, std::function<void(Result<>)> done) override { waits = std::move(done); }
+    } hooks;
+    volume->set_hooks(&hooks);
+    ConnectionMemory memory = new_memory();
+    FakeKernel kernel(1);
+    auto front = begin(volume, kernel, memory);
+    const Created cached = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+    const Created beside = opened_by(cached, kernel.ask(1, open_message(6, cached, O_RDWR | O_DIRECT)));
+    fuse_write_in body{};
+    body.fh = beside.handle;
+    body.size = 4;
+    body.flags = O_RDWR | O_DIRECT | O_DSYNC;
+    kernel.send(1, FakeKernel::message(FUSE_WRITE, 8, cached.node, body, "page"));
+    CHECK(kernel.ask(1, read_message(10, cached, 10)).header.error == 0);
+    end(kernel, std::move(front));
+    front.reset();
+    REQUIRE(hooks.waits);
+    hooks.waits({});
+    hooks.waits = nullptr;
+    CHECK(memory.unanswered() == std::vector<std::uint64_t>{8});
+    volume->set_hooks(nullptr);
+  }
+
   TEST_CASE("a direct write takes out of the page cache what handles from an earlier ownership may have brought back") {
     for (const std::uint32_t flags : {std::uint32_t{O_RDWR}, std::uint32_t{O_RDWR | O_DSYNC}}) {
       ScratchVolume volume("shared");
