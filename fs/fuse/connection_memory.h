@@ -33,6 +33,7 @@ static_assert(sizeof(OpenEntry) == 32);
 inline constexpr std::uint32_t kOpenWrote = 1;      // this handle has changed the image
 inline constexpr std::uint32_t kOpenDirect = 2;     // FOPEN_DIRECT_IO was answered
 inline constexpr std::uint32_t kOpenStale = 4;      // may no longer write: its token was given away
+inline constexpr std::uint32_t kOpenDrops = 8;      // its open has yet to drop the kernel's pages of the image
 
 struct ConnectionHeader {
   std::uint64_t magic;  // kConnectionMagic

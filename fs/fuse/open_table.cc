@@ -45,13 +45,13 @@ void OpenTable::count(Handle& handle) {
   handle.users = users_of(handle.object);
   if (!handle.direct) {
     handle.users->cached.fetch_add(1);
-    if (handle.users->direct_writers != 0) return;
+    if (handle.users->direct != 0) return;
     if (coherent_.size() >= kCoherentMax)
       std::erase_if(coherent_, [&](ObjectId object) { return !users_.contains(object); });
-    handle.keep_cache = !coherent_.insert(handle.object).second;
-  } else if (handle.writable) {
-    coherent_.erase(handle.object);
-    ++handle.users->direct_writers;
+    coherent_.insert(handle.object);
+  } else {
+    if (handle.writable) coherent_.erase(handle.object);
+    ++handle.users->direct;
   }
 }
 
@@ -89,6 +89,10 @@ void OpenTable::restore(Volume& volume) {
                   volume.path_of(object), image.error().message);
     }
     count(handle);
+    if ((entry.state.load() & kOpenDrops) != 0) {
+      handle.users->drop = Users::Drop::kDue;
+      handle.users->drops = &entry;
+    }
     by_request_.emplace(entry.opened_by, handle_of(index, entry));
     size_.fetch_add(1, std::memory_order_relaxed);
   }
@@ -101,12 +105,14 @@ std::optional<std::uint64_t> OpenTable::opened_by(std::uint64_t unique) const {
 }
 
 Result<std::uint64_t> OpenTable::add(ObjectRef image, ObjectId object, std::uint32_t flags,
-                                     bool owned, std::uint32_t epoch, std::uint64_t unique) {
+                                     bool owned, bool made, std::uint32_t epoch, std::uint64_t unique) {
   std::lock_guard lock(mutex_);
   const auto users = users_of(object);
-  const bool direct = !owned || ((flags & O_DIRECT) != 0 ? users->cached.load() == 0
-                                                         : users->direct_writers != 0);
+  const bool first = users->cached.load() == 0;
+  const bool direct = !owned || ((flags & O_DIRECT) != 0 ? first : users->direct != 0);
   if (!owned) coherent_.erase(object);
+  // Not while others use them: those and who writes past them have kept them right, and a drop would harm.
+  const bool drops = !direct && first && !made && !coherent_.contains(object);
   std::uint32_t index = 0;
   if (!free_.empty()) {
     index = free_.back();
@@ -124,13 +130,47 @@ Result<std::uint64_t> OpenTable::add(ObjectRef image, ObjectId object, std::uint
   entry.opened_by = unique;
   entry.flags = flags;
   entry.epoch = epoch;
-  entry.state.store(direct ? kOpenDirect : 0, std::memory_order_relaxed);
+  entry.state.store(direct ? kOpenDirect : drops ? kOpenDrops : 0, std::memory_order_relaxed);
   Handle& handle = place(index);
-  handle = Handle{std::move(image), object, &entry, may_write(flags), direct, false, {}};
+  handle = Handle{std::move(image), object, &entry, may_write(flags), direct, {}};
   count(handle);
+  if (drops) {
+    users->drop = Users::Drop::kDue;
+    users->drops = &entry;
+  }
   entry.object.store(raw(object), std::memory_order_release);
   size_.fetch_add(1, std::memory_order_relaxed);
   return handle_of(index, entry);
+}
+
+bool OpenTable::must_wait(const Handle& handle) {
+  std::lock_guard lock(mutex_);
+  return !handle.direct && handle.users->drop != Users::Drop::kNone;
+}
+
+bool OpenTable::await_drop(const Handle& handle, std::function<void()> ready) {
+  {
+    std::lock_guard lock(mutex_);
+    Users& users = *handle.users;
+    if (!handle.direct && users.drop != Users::Drop::kNone) {
+      users.waiting.push_back(std::move(ready));
+      return std::exchange(users.drop, Users::Drop::kUnderWay) == Users::Drop::kDue;
+    }
+  }
+  ready();
+  return false;
+}
+
+void OpenTable::dropped(Users& users, bool done) {
+  std::vector<std::function<void()>> ready;
+  {
+    std::lock_guard lock(mutex_);
+    ready.swap(users.waiting);
+    users.drop = done ? Users::Drop::kNone : Users::Drop::kDue;
+    // Before any of them is answered and writes: a daemon after this one must not drop once more then.
+    if (done) std::exchange(users.drops, nullptr)->state.fetch_and(~kOpenDrops);
+  }
+  for (auto& run : ready) run();
 }
 
 OpenTable::Handle* OpenTable::find(std::uint64_t number) {
@@ -165,8 +205,8 @@ void OpenTable::remove(Volume& volume, std::uint64_t number) {
   size_.fetch_sub(1, std::memory_order_relaxed);
   if (!closed.direct)
     closed.users->cached.fetch_sub(1);
-  else if (closed.writable)
-    --closed.users->direct_writers;
+  else
+    --closed.users->direct;
   closed.users.reset();
   if (users_[closed.object].expired()) users_.erase(closed.object);
 }

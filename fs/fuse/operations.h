@@ -37,8 +37,12 @@ inline void answer_entry(Core& core, fuse_req_t request, const Attributes& attri
   fuse_reply_entry(request, &entry);
 }
 
-// Opens and puts into the table of opens, or finds what an earlier daemon made of this very request.
-Result<fuse_open_out> open_handle(Core& core, ObjectId object, std::uint32_t flags);
+// Opens and puts into the table of opens, or finds what an earlier daemon made of this very request. `made`:
+// by it, too.
+Result<fuse_open_out> open_handle(Core& core, ObjectId object, std::uint32_t flags, bool made = false);
+// Answers the request for that handle with `reply`, as soon as the kernel has no page of the image that is
+// wrong. If nobody waits for it any more (-ENOENT), the handle is closed.
+void answer_open(Core& core, fuse_req_t request, std::uint64_t handle, std::function<int(fuse_req_t)> reply);
 
 // Fills in the operations of each part.
 void add_name_operations(fuse_lowlevel_ops& operations);

@@ -11,25 +11,44 @@
 
 namespace vmfs {
 
-Result<fuse_open_out> open_handle(Core& core, ObjectId object, std::uint32_t flags) {
+Result<fuse_open_out> open_handle(Core& core, ObjectId object, std::uint32_t flags, bool made) {
   const RequestContext& current = *current_request();
   if (current.resent) {
     if (auto handle = core.opens().opened_by(current.unique)) {
       const OpenTable::Handle* found = core.opens().find(*handle);
       if (found != nullptr && found->object == object)
-        return open_answer(*handle, found->direct, found->keep_cache);
+        return open_answer(*handle, found->direct);
     }
   }
   const bool writable = (flags & O_ACCMODE) != O_RDONLY;
   const std::uint32_t epoch = writable ? epoch_mark(core.volume().group(object)) : 0;
   VMFS_ASSIGN(ObjectRef image, core.volume().open_image(object, writable));
-  auto handle = core.opens().add(image, object, flags, core.owned(object), epoch, current.unique);
+  auto handle = core.opens().add(image, object, flags, core.owned(object), made, epoch, current.unique);
   if (!handle) {
     core.volume().close_image(image, writable, false);
     return pass(handle.error());
   }
-  const OpenTable::Handle* added = core.opens().find(*handle);
-  return open_answer(*handle, added->direct, added->keep_cache);
+  return open_answer(*handle, core.opens().find(*handle)->direct);
+}
+
+void answer_open(Core& core, fuse_req_t request, std::uint64_t number, std::function<int(fuse_req_t)> reply) {
+  const auto answer = [number, reply = std::move(reply)](Core& answering, fuse_req_t waiting) {
+    if (reply(waiting) == -ENOENT) answering.opens().remove(answering.volume(), number);
+  };
+  const OpenTable::Handle& handle = *core.opens().find(number);
+  if (!core.opens().must_wait(handle)) [[likely]] return answer(core, request);
+  const ObjectId object = handle.object;
+  const auto users = handle.users;
+  const auto later = core.detach(request);
+  const bool ours = core.opens().await_drop(handle, [later, answer] {
+    later->answer([&](fuse_req_t waiting) { answer(*later->core, waiting); });
+  });
+  if (!ours) return;
+  core.invalidator().image(object);
+  core.invalidator().then([dropping = later->core, users] {
+    Core::Entered entered(*dropping);
+    dropping->opens().dropped(*users, static_cast<bool>(entered));
+  });
 }
 
 namespace {
@@ -63,8 +82,9 @@ void open(fuse_req_t request, fuse_ino_t object, fuse_file_info* info) noexcept 
   Core& core = core_of(request);
   auto opened = open_handle(core, ObjectId{object}, static_cast<std::uint32_t>(info->flags));
   if (!opened) return answer_error(request, opened.error());
-  if (fuse_reply_buf(request, reinterpret_cast<const char*>(&*opened), sizeof *opened) == -ENOENT)
-    core.opens().remove(core.volume(), opened->fh);  // nobody waits for it any more
+  answer_open(core, request, opened->fh, [answer = *opened](fuse_req_t waiting) {
+    return fuse_reply_buf(waiting, reinterpret_cast<const char*>(&answer), sizeof answer);
+  });
 }
 
 void release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) noexcept {

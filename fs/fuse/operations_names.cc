@@ -57,15 +57,17 @@ void create(fuse_req_t request, fuse_ino_t parent_number, const char* name, mode
     }
     return answer_error(core, request, made.error(), kNameSpace);
   }
-  auto opened = open_handle(core, made->object, static_cast<std::uint32_t>(info->flags));
+  // What comes again may have been made, opened by others and changed long ago.
+  auto opened = open_handle(core, made->object, static_cast<std::uint32_t>(info->flags), /*made=*/!caller.resent);
   if (!opened) return answer_error(request, opened.error());
-  struct {
+  struct Answer {
     fuse_entry_out entry;
     fuse_open_out open;
   } answer{entry_answer(*made, core.name_seconds(), core.attribute_seconds(*made)), *opened};
   static_assert(sizeof answer == sizeof(fuse_entry_out) + sizeof(fuse_open_out));
-  if (fuse_reply_buf(request, reinterpret_cast<const char*>(&answer), sizeof answer) == -ENOENT)
-    core.opens().remove(core.volume(), opened->fh);  // nobody waits for it any more
+  answer_open(core, request, opened->fh, [answer](fuse_req_t waiting) {
+    return fuse_reply_buf(waiting, reinterpret_cast<const char*>(&answer), sizeof answer);
+  });
 }
 
 void make_node(fuse_req_t request, fuse_ino_t parent_number, const char* name, mode_t mode,

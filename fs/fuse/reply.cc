@@ -122,12 +122,12 @@ fuse_entry_param entry_of(const Attributes& attributes, double name_seconds,
   return entry;
 }
 
-fuse_open_out open_answer(std::uint64_t handle, bool direct, bool keep_cache) {
+fuse_open_out open_answer(std::uint64_t handle, bool direct) {
   fuse_open_out answer{};
   answer.fh = handle;
-  // Without the second flag the kernel lets one direct write to a file in at a time.
-  if (direct) answer.open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
-  else if (keep_cache) answer.open_flags = FOPEN_KEEP_CACHE;
+  // Without the second flag the kernel lets one direct write to a file in at a time. Without the third it
+  // drops the pages when it has the answer, while others already write them: what is to go, we drop before.
+  answer.open_flags = direct ? FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES : FOPEN_KEEP_CACHE;
   return answer;
 }
 

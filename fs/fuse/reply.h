@@ -21,7 +21,7 @@ struct stat stat_of(const Attributes& attributes);
 fuse_entry_param entry_of(const Attributes& attributes, double name_seconds,
                           double attribute_seconds);
 
-fuse_open_out open_answer(std::uint64_t handle, bool direct, bool keep_cache);
+fuse_open_out open_answer(std::uint64_t handle, bool direct);
 fuse_entry_out entry_answer(const Attributes& attributes, double name_seconds,
                             double attribute_seconds);
 

@@ -51,7 +51,7 @@ TEST_SUITE("fuse front") {
       FakeKernel kernel(1);
       auto front = begin(volume, kernel, memory);
       file = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
-      CHECK(file.open_flags == 0);
+      CHECK(file.open_flags == FOPEN_KEEP_CACHE);
       const auto direct = created_by(kernel.ask(1, create_message(6, "disk2", O_RDWR | O_DIRECT)));
       CHECK(direct.open_flags == (FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES));
       CHECK(kernel.ask(1, write_message(8, file, 0, "before the crash")).header.error == 0);

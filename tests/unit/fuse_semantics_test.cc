@@ -1,4 +1,6 @@
 // What the front sees to that neither the kernel nor the volume does by itself.
+#include <future>
+
 #include "tests/unit/fuse_client.h"
 
 namespace vmfs {
@@ -120,29 +122,152 @@ TEST_SUITE("fuse semantics") {
     const auto close = [&](const Created& file) {
       CHECK(kernel.ask(1, release_message(next(), file)).header.error == 0);
     };
-    CHECK(first.open_flags == 0);
+    CHECK(first.open_flags == FOPEN_KEEP_CACHE);
     const Created again = open(O_RDONLY);
     CHECK(again.open_flags == FOPEN_KEEP_CACHE);
     const Created beside = open(O_RDWR | O_DIRECT);  // the kernel's own direct writes keep its pages right
     CHECK(beside.open_flags == FOPEN_KEEP_CACHE);
-    close(first), close(again), close(beside);
+    const Created reading = open(O_RDONLY | O_DIRECT);  // else a mapping of it would drop what is being written
+    CHECK(reading.open_flags == FOPEN_KEEP_CACHE);
+    close(first), close(again), close(beside), close(reading);
 
     const Created reader = open(O_RDONLY | O_DIRECT);
     CHECK(reader.open_flags == kPast);
-    const Created cached = open(O_RDONLY);  // who only reads disturbs nobody
+    const Created second = open(O_RDONLY);  // likewise
+    CHECK(second.open_flags == kPast);
+    close(second), close(reader);
+    const Created cached = open(O_RDONLY);  // but nobody has changed anything past the pages
     CHECK(cached.open_flags == FOPEN_KEEP_CACHE);
     close(cached);
+    CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
     const Created writer = open(O_RDWR | O_DIRECT);
     CHECK(writer.open_flags == kPast);
     const Created guest = open(O_RDONLY);
     CHECK(guest.open_flags == kPast);
     CHECK(kernel.ask(1, write_message(next(), writer, 0, "past the cache")).header.error == 0);
-    close(writer);
+    close(writer), close(guest);
+    CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
     const Created after = open(O_RDONLY);
-    CHECK(after.open_flags == 0);  // what was cached before that writer is not to be seen
+    CHECK(after.open_flags == FOPEN_KEEP_CACHE);
+    auto notice = kernel.answer(FakeKernel::kMain, 0);  // what was cached before that writer is not to be seen
+    REQUIRE(notice);
+    CHECK(notice->header.error == FUSE_NOTIFY_INVAL_INODE);
+    CHECK(notice->as<fuse_notify_inval_inode_out>().ino == first.node);
+    CHECK(notice->as<fuse_notify_inval_inode_out>().len == 0);
     CHECK(open(O_RDONLY).open_flags == FOPEN_KEEP_CACHE);
     CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
     end(kernel, std::move(front));
+  }
+
+  TEST_CASE("no open is answered before the kernel's old pages are gone, and then they go no more") {
+    ScratchVolume volume("old-pages");
+    ConnectionMemory memory = new_memory();
+    Created file;
+    std::promise<void> go, go_again;
+    const auto open_while_held = [&](FakeKernel& kernel, Front& front, std::promise<void>& gate) {
+      front.when_invalidated([&gate] { gate.get_future().wait(); });
+      kernel.send(1, open_message(10, file, O_RDWR));
+      kernel.send(1, open_message(12, file, O_RDWR));
+      // One thread serves them all: what it does next, it does after those.
+      CHECK(kernel.ask(1, FakeKernel::message(FUSE_STATFS, 14, kRoot, 0)).header.error == 0);
+      CHECK(comes_to_wait_for(memory, {10, 12}));
+    };
+    {
+      FakeKernel kernel(1);
+      auto front = begin(volume, kernel, memory);
+      file = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+      CHECK(kernel.ask(1, release_message(6, file)).header.error == 0);
+      end(kernel, std::move(front));
+    }
+    {
+      FakeKernel kernel(1);
+      auto front = restart(volume, kernel, memory);  // what this one knows of the pages is nothing
+      open_while_held(kernel, *front, go);
+      CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
+      // It ends before it has dropped them.
+      REQUIRE(front->drain(0));
+      CHECK(front->wait() == Front::End::kDrained);
+      front->answer_no_more();
+      go.set_value();
+    }
+    FakeKernel kernel(1);
+    auto front = restart(volume, kernel, memory);
+    front->when_invalidated([&] { go_again.get_future().wait(); });
+    kernel.send(1, resent(open_message(12, file, O_RDWR)));
+    kernel.send(1, resent(open_message(10, file, O_RDWR)));
+    CHECK(kernel.ask(1, FakeKernel::message(FUSE_STATFS, 16, kRoot, 0)).header.error == 0);
+    CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
+    go_again.set_value();
+    for (const std::uint64_t unique : {12, 10}) {
+      auto answer = kernel.answer(1);
+      REQUIRE(answer);
+      CHECK(answer->header.unique == (unique | kUniqueResend));
+      CHECK(opened_by(file, *answer).open_flags == FOPEN_KEEP_CACHE);
+    }
+    front->wait_until_invalidated();
+    auto notice = kernel.answer(FakeKernel::kMain, 0);
+    REQUIRE(notice);
+    CHECK(notice->as<fuse_notify_inval_inode_out>().ino == file.node);
+    CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));  // once for both
+    CHECK(front->statistics().open_handles == 2);
+    CHECK(comes_to_wait_for(memory, {}));
+    end(kernel, std::move(front));
+  }
+
+  TEST_CASE("an asynchronous write with O_DIRECT beside cached handles leaves no page from before it") {
+    ScratchVolume volume("beside");
+    ConnectionMemory memory = new_memory();
+    FakeKernel kernel(1);
+    auto front = begin(volume, kernel, memory);
+    const Created cached = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+    const Created beside = opened_by(cached, kernel.ask(1, open_message(6, cached, O_RDWR | O_DIRECT)));
+    CHECK(beside.open_flags == FOPEN_KEEP_CACHE);
+    const auto write = [&](std::uint64_t unique, std::uint32_t flags, std::uint32_t write_flags) {
+      fuse_write_in body{};
+      body.fh = beside.handle;
+      body.offset = 8192;
+      body.size = 4;
+      body.flags = flags;
+      body.write_flags = write_flags;
+      CHECK(kernel.ask(1, FakeKernel::message(FUSE_WRITE, unique, cached.node, body, "page")).header.error == 0);
+    };
+    write(8, O_RDWR, 0);  // fcntl(F_SETFL) has taken it away
+    write(10, O_RDWR | O_DIRECT, FUSE_WRITE_CACHE);  // from a mapping
+    CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
+    write(12, O_RDWR | O_DIRECT, 0);
+    auto notice = kernel.answer(FakeKernel::kMain, 0);  // it came before the answer
+    REQUIRE(notice);
+    CHECK(notice->as<fuse_notify_inval_inode_out>().off == 8192);
+    CHECK(notice->as<fuse_notify_inval_inode_out>().len == 4);
+    CHECK(comes_to_wait_for(memory, {}));
+    end(kernel, std::move(front));
+  }
+
+  TEST_CASE("peers that confirm a direct write after the front has gone disturb nobody") {
+    ScratchVolume volume("late");
+    struct Silent : WaitingHooks {
+      std::function<void(Result<>)> waits;
+      void await_peers(GroupId, Lsn, std::function<void(Result<>)> done) override { waits = std::move(done); }
+    } hooks;
+    volume->set_hooks(&hooks);
+    ConnectionMemory memory = new_memory();
+    FakeKernel kernel(1);
+    auto front = begin(volume, kernel, memory);
+    const Created cached = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+    const Created beside = opened_by(cached, kernel.ask(1, open_message(6, cached, O_RDWR | O_DIRECT)));
+    fuse_write_in body{};
+    body.fh = beside.handle;
+    body.size = 4;
+    body.flags = O_RDWR | O_DIRECT | O_DSYNC;
+    kernel.send(1, FakeKernel::message(FUSE_WRITE, 8, cached.node, body, "page"));
+    CHECK(kernel.ask(1, read_message(10, cached, 10)).header.error == 0);
+    end(kernel, std::move(front));
+    front.reset();
+    REQUIRE(hooks.waits);
+    hooks.waits({});
+    hooks.waits = nullptr;
+    CHECK(memory.unanswered() == std::vector<std::uint64_t>{8});
+    volume->set_hooks(nullptr);
   }
 
   TEST_CASE("what a parked write locks stays locked while it waits for peers, and can be given up there") {
@@ -202,62 +327,6 @@ TEST_SUITE("fuse semantics") {
     std::exchange(hooks.waits, nullptr)({});  // too late
     end(kernel, std::move(front));
     front.reset();
-    volume->set_hooks(nullptr);
-  }
-
-  TEST_CASE("an asynchronous write with O_DIRECT beside cached handles leaves no page from before it") {
-    ScratchVolume volume("beside");
-    ConnectionMemory memory = new_memory();
-    FakeKernel kernel(1);
-    auto front = begin(volume, kernel, memory);
-    const Created cached = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
-    const Created beside = opened_by(cached, kernel.ask(1, open_message(6, cached, O_RDWR | O_DIRECT)));
-    CHECK(beside.open_flags == FOPEN_KEEP_CACHE);
-    const auto write = [&](std::uint64_t unique, std::uint32_t flags, std::uint32_t write_flags) {
-      fuse_write_in body{};
-      body.fh = beside.handle;
-      body.offset = 8192;
-      body.size = 4;
-      body.flags = flags;
-      body.write_flags = write_flags;
-      CHECK(kernel.ask(1, FakeKernel::message(FUSE_WRITE, unique, cached.node, body, "page")).header.error == 0);
-    };
-    write(8, O_RDWR, 0);  // fcntl(F_SETFL) has taken it away
-    write(10, O_RDWR | O_DIRECT, FUSE_WRITE_CACHE);  // from a mapping
-    CHECK_FALSE(kernel.answer(FakeKernel::kMain, 0));
-    write(12, O_RDWR | O_DIRECT, 0);
-    auto notice = kernel.answer(FakeKernel::kMain, 0);  // it came before the answer
-    REQUIRE(notice);
-    CHECK(notice->as<fuse_notify_inval_inode_out>().off == 8192);
-    CHECK(notice->as<fuse_notify_inval_inode_out>().len == 4);
-    CHECK(comes_to_wait_for(memory, {}));
-    end(kernel, std::move(front));
-  }
-
-  TEST_CASE("peers that confirm a direct write after the front has gone disturb nobody") {
-    ScratchVolume volume("late");
-    struct Silent : WaitingHooks {
-      std::function<void(Result<>)> waits;
-      void await_peers(GroupId, Lsn, std::function<void(Result<>)> done) override { waits = std::move(done); }
-    } hooks;
-    volume->set_hooks(&hooks);
-    ConnectionMemory memory = new_memory();
-    FakeKernel kernel(1);
-    auto front = begin(volume, kernel, memory);
-    const Created cached = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
-    const Created beside = opened_by(cached, kernel.ask(1, open_message(6, cached, O_RDWR | O_DIRECT)));
-    fuse_write_in body{};
-    body.fh = beside.handle;
-    body.size = 4;
-    body.flags = O_RDWR | O_DIRECT | O_DSYNC;
-    kernel.send(1, FakeKernel::message(FUSE_WRITE, 8, cached.node, body, "page"));
-    CHECK(kernel.ask(1, read_message(10, cached, 10)).header.error == 0);
-    end(kernel, std::move(front));
-    front.reset();
-    REQUIRE(hooks.waits);
-    hooks.waits({});
-    hooks.waits = nullptr;
-    CHECK(memory.unanswered() == std::vector<std::uint64_t>{8});
     volume->set_hooks(nullptr);
   }
 
