@@ -18,6 +18,7 @@
 #include "cli/journal_size.h"
 #include "cli/target.h"
 #include "fs/base/sizes.h"
+#include "fs/journal/identity.h"
 #include "fs/seam/clock.h"
 #include "net/link/address.h"
 
@@ -122,6 +123,42 @@ VolumeOptions volume_options(const Config& config) {
   options.has_peers = !config.peers.empty();
   options.joining = config.joining;
   return options;
+}
+
+Result<VolumeOptions> existing_volume_options(const std::string& store, const Config& config,
+                                              Disk& journal_disk) {
+  VolumeOptions options = volume_options(config);
+  VMFS_ASSIGN(auto found, identify_journal(journal_disk));
+  if (!found) return options;  // what is the matter with it is the journal's to say
+  if (found->volume != config.volume || found->node != config.node)
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("{}: this journal belongs to node {} of volume {}, and {}/vmfs.toml says node {} of volume "
+                            "{}\nput back the ids there, or the directory of the journal (node.journal)",
+                            journal_disk.display(""), found->node, to_string(found->volume), store, config.node,
+                            to_string(config.volume)));
+  constexpr std::uint64_t kSegmentsLeast = 4;
+  if (config.journal_size < kSegmentsLeast * found->segment_size)
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("{}/vmfs.toml: node.journal-size: {} is too little for the journal in {}: it is made of "
+                            "segments of {}, and needs {} of them\nset it to {} or more",
+                            store, format_size(config.journal_size), journal_disk.display(""),
+                            format_size(found->segment_size), kSegmentsLeast,
+                            format_size(kSegmentsLeast * found->segment_size)));
+  options.journal.segment_size = found->segment_size;
+  return options;
+}
+
+Result<> check_start(const std::string& store) {
+  VMFS_ASSIGN(Config config, read_config(store));
+  VMFS_TRY(read_secret(store));
+  VMFS_ASSIGN(auto journal_disk, open_posix_disk(journal_directory(store, config)));
+  VMFS_ASSIGN(auto found, identify_journal(*journal_disk));
+  if (!found)
+    return fail(ErrorKind::kNotFound, ENOENT,
+                fmt::format("{}: there is no journal here; node.journal in {}/vmfs.toml says that it is",
+                            journal_disk->display(""), store));
+  VMFS_TRY(existing_volume_options(store, config, *journal_disk));
+  return {};
 }
 
 Result<Config> create_store(const NewStore& wish) {

@@ -25,8 +25,15 @@ struct NewStore {
 // made is removed again.
 Result<Config> create_store(const NewStore& wish);
 
-// The volume's options as a configuration says them.
+// The options of a new volume as a configuration says them.
 VolumeOptions volume_options(const Config& config);
+// Of one that is there: its segments stay as large as they are, whatever `journal-size` says by now. kInvalid:
+// the journal is another node's, or `journal-size` is less than four of its segments.
+Result<VolumeOptions> existing_volume_options(const std::string& store, const Config& config, Disk& journal_disk);
+
+// Whether a daemon could start on this store as far as a person's edits decide it: vmfs.toml, the secret, the
+// journal's place and size. Reads only, also while a daemon is at work there; the error is the daemon's.
+Result<> check_start(const std::string& store);
 
 // The first address of this machine that another may know it by; "" if there is only loopback.
 std::string guess_address();

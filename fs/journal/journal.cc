@@ -11,11 +11,12 @@
 
 namespace vmfs {
 
-Journal::Impl::Impl(Disk& the_disk, Clock& the_clock, const JournalOptions& the_options)
+Journal::Impl::Impl(Disk& the_disk, Clock& the_clock, const JournalOptions& the_options,
+                    std::uint64_t segments_found)
     : disk(the_disk),
       clock(the_clock),
       options(the_options),
-      segments(the_disk, the_options),
+      segments(the_disk, the_options, segments_found),
       geometry{the_options.segment_size},
       table(std::make_unique<SealTableBuffer>()),
       slots(std::make_unique<JournalSlot[]>(kSlots)) {}

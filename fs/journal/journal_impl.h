@@ -39,7 +39,7 @@ struct SealTableBuffer {
 };
 
 struct Journal::Impl {
-  Impl(Disk& disk, Clock& clock, const JournalOptions& options);
+  Impl(Disk& disk, Clock& clock, const JournalOptions& options, std::uint64_t segments_found);
 
   // --- append.cc
   static constexpr std::uint32_t kSlots = 4096;

@@ -65,7 +65,7 @@ Result<std::unique_ptr<Journal>> Journal::open(Disk& disk, Clock& clock,
   log_info("journal: segments {} to {}, replay from LSN {} to {} ({}), generation {}", log.oldest,
            log.last, log.start, log.end, log.row->label, log.generation_max + 1);
 
-  auto impl = std::make_unique<Impl>(disk, clock, options);
+  auto impl = std::make_unique<Impl>(disk, clock, options, files.segments.size());
   VMFS_TRY(impl->adopt(files, log, arguments.previous_sync_failed || files.sync_failed_marker));
   VMFS_TRY(impl->begin_generation(log));
   if (files.sync_failed_marker) VMFS_TRY(clear_sync_failed_marker(disk));

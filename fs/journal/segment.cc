@@ -82,14 +82,13 @@ Result<> write_segment_header(File& file, const JournalOptions& options, std::ui
   return file.write(block, 0, label);
 }
 
-SegmentSet::SegmentSet(Disk& disk, const JournalOptions& options)
+SegmentSet::SegmentSet(Disk& disk, const JournalOptions& options, std::uint64_t found)
     : disk_(disk),
       options_(options),
       geometry_{options.segment_size},
       count_max_(options.size_max / options.segment_size),
-      // Recovery may need one segment above the limit to begin a generation, and a limit that was
-      // lowered leaves more segments alive for a while: adopt() checks that they fit.
-      ring_size_(static_cast<std::size_t>(count_max_ * 2 + 64)),
+      // Recovery may need one segment above the limit to begin a generation.
+      ring_size_(static_cast<std::size_t>(std::max(count_max_, found) * 2 + 64)),
       ring_(std::make_unique<Slot[]>(ring_size_)) {}
 
 void SegmentSet::adopt(std::uint64_t number, std::unique_ptr<File> file,
@@ -162,6 +161,14 @@ Result<> SegmentSet::retire(std::uint64_t number) {
   std::lock_guard lock(mutex_);
   auto found = owned_.find(number);
   CHECK_INVARIANT(found != owned_.end(), "segment {} is not there", number);
+  if (spares_.size() + owned_.size() > count_max_) {
+    // The limit was lowered since this one was made.
+    VMFS_TRY(disk_.remove(segment_name(number), "journal.release"));
+    slot(number).file.store(nullptr, std::memory_order_seq_cst);
+    drop_file_locked(std::move(found->second));
+    owned_.erase(found);
+    return {};
+  }
   std::string name = spare_name(number);
   VMFS_TRY(disk_.rename(segment_name(number), name, true, "journal.release"));
   names_unsynced_ = true;
@@ -176,9 +183,13 @@ void SegmentSet::replace(std::uint64_t number, std::unique_ptr<File> file,
   auto& owner = owned_.at(number);
   slot(number).incarnation.store(incarnation, std::memory_order_release);
   slot(number).file.store(file.get(), std::memory_order_seq_cst);
-  replaced_.push_back(std::move(owner));
+  drop_file_locked(std::move(owner));
   owner = std::move(file);
-  // Who starts to read from now on sees the new file: once nobody reads, nobody uses an old one.
+}
+
+void SegmentSet::drop_file_locked(std::unique_ptr<File> file) {
+  replaced_.push_back(std::move(file));
+  // Who starts to read from now on sees what has taken its place: once nobody reads, nobody uses an old one.
   if (readers_.load(std::memory_order_seq_cst) == 0) replaced_.clear();
 }
 
@@ -210,7 +221,8 @@ Result<std::size_t> SegmentSet::read(std::uint64_t number, std::uint64_t offset,
 Result<> SegmentSet::sync(std::uint64_t number, Label label) const {
   readers_.fetch_add(1, std::memory_order_seq_cst);
   File* file = slot(number).file.load(std::memory_order_seq_cst);
-  Result<> done = file->sync_data(label);
+  // None: it was released, and everything in it was durable before.
+  Result<> done = file ? file->sync_data(label) : Result<>{};
   readers_.fetch_sub(1, std::memory_order_release);
   return done;
 }

@@ -41,7 +41,8 @@ struct FreeFile {
 // handed out stays open as long as the set lives or, if it was replaced, until no read uses it.
 class SegmentSet {
  public:
-  SegmentSet(Disk& disk, const JournalOptions& options);
+  // `found`: how many segments are alive already: more than the limit allows, if it was lowered.
+  SegmentSet(Disk& disk, const JournalOptions& options, std::uint64_t found = 0);
 
   const Geometry& geometry() const { return geometry_; }
   // How many segments the size limit allows.
@@ -54,7 +55,7 @@ class SegmentSet {
   // Makes the file of segment `number` ready for records: an old file with a new header, or, if there
   // is none and `may_create`, a new one. Durable, name and header, on return. kNoSpace: none.
   Result<> make_ready(std::uint64_t number, bool may_create);
-  // The segment's content is not needed any more; its file waits as a spare.
+  // The segment's content is not needed any more; its file waits as a spare, or goes if there are too many.
   Result<> retire(std::uint64_t number);
   // Puts another file, which already bears the segment's name on disk, in the place of the old one.
   void replace(std::uint64_t number, std::unique_ptr<File> file, std::uint64_t incarnation);
@@ -89,6 +90,7 @@ class SegmentSet {
     std::atomic<std::uint64_t> incarnation{0};
   };
   Result<FreeFile> take_spare_locked();
+  void drop_file_locked(std::unique_ptr<File> file);  // once no read uses it
   Slot& slot(std::uint64_t number) const { return ring_[number % ring_size_]; }
 
   // Constant after construction.
