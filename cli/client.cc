@@ -27,6 +27,10 @@ std::string why_not_served(const std::string& store, const std::string& mountpoi
   if (!holder_alive(*holder))
     return fmt::format("{}: its holder (process {}) has died; nothing that was acknowledged is lost{}{}",
                        holder->mountpoint, holder->holder_pid, log, remount);
+  if (holder->state == HolderStatus::State::kStartFailed)
+    return fmt::format("{0}: the daemon cannot start: {1}\nguests wait meanwhile, and nothing is lost; it is tried "
+                       "again, ever more rarely\nwhen that is mended, at once with:  vmfs restart {0}",
+                       holder->mountpoint, holder->reason);
   return fmt::format("{}: the daemon is being started (start number {}{}{})\nask again in a moment",
                      holder->mountpoint, holder->starts, holder->reason.empty() ? "" : "; before: ",
                      holder->reason);

@@ -15,7 +15,9 @@
 #include "cli/config.h"
 #include "cli/daemon.h"
 #include "cli/mount_options.h"
+#include "cli/registry.h"
 #include "cli/run_directory.h"
+#include "cli/setup.h"
 #include "cli/store_lock.h"
 #include "fs/holder/holder.h"
 #include "fs/seam/clock.h"
@@ -84,43 +86,72 @@ Result<> mount_volume(const std::string& store_argument, const std::string& moun
   holder.threads = daemon_threads(config);
   holder.pretend_no_resend = options.pretend_no_resend;
   if (options.pretend_no_resend) holder.daemon_arguments.emplace_back("--pretend-no-resend");
+  note_mount(store);
   return run_holder(holder);
 }
 
 Result<> unmount_volume(const std::string& path, bool lazy) {
   VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kYes));
-  if (target.mountpoint.empty())
-    return fail(ErrorKind::kNotFound, EINVAL, fmt::format("{} is not mounted", path));
+  if (target.mountpoint.empty()) {
+    if (!forget_lost_mount(target.store))
+      return fail(ErrorKind::kNotFound, EINVAL, fmt::format("{} is not mounted", path));
+    fmt::print("{} was not mounted any more; its images are complete after:  vmfs recover {}\n", path, target.store);
+    return {};
+  }
   if (!target.path.empty())
     return fail(ErrorKind::kInvalid, EINVAL,
                 fmt::format("{} is not a mount point; it lies in {}", path, target.mountpoint));
   std::optional<HolderStatus> status;
   if (auto read = read_holder_status(holder_status_path(target.store))) status = *read;
-  return unmount_and_wait(target.mountpoint, status, lazy, kUnmountNs);
+  VMFS_TRY(unmount_and_wait(target.mountpoint, status, lazy, kUnmountNs));
+  if (lazy) return {};
+  // It takes its status with it when the store is complete.
+  if (auto left = read_holder_status(holder_status_path(target.store));
+      left && status && left->holder_pid == status->holder_pid && left->state == HolderStatus::State::kGaveUp)
+    return fail(ErrorKind::kIo, EIO,
+                fmt::format("{} is unmounted, but its store is not complete: {}\nnothing that was acknowledged is lost: "
+                            "it is in the journal; when that is mended:  vmfs recover {}",
+                            target.mountpoint, left->reason, target.store));
+  return {};
 }
 
 Result<> restart_daemon(const std::string& path) {
   VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kYes));
   if (target.mountpoint.empty())
     return fail(ErrorKind::kNotFound, EINVAL, why_not_served(target.store, ""));
+  // As long as the daemon works, guests need not learn of a mistake in vmfs.toml. Asked here and not by the
+  // daemon, which may be older than what it is to make room for.
+  if (auto good = check_start(target.store); !good) {
+    good.error().message += "\nnothing was done: the volume goes on as it is";
+    return good;
+  }
   RunDirectoryWatch watch(target.store);
-  VMFS_ASSIGN(auto client, connect_to(target));
-  VMFS_ASSIGN(auto before, client->request({{"command", "ping"}}, kQuestionNs));
-  VMFS_TRY(client->request({{"command", "restart"}}, kRestartNs));
-  client.reset();
+  auto holder_before = read_holder_status(holder_status_path(target.store));
+  nlohmann::json before = nlohmann::json::object();
+  if (holder_before && holder_before->state == HolderStatus::State::kStartFailed) {
+    VMFS_TRY(ask_to_start(*holder_before));
+  } else {
+    VMFS_ASSIGN(auto client, connect_to(target));
+    VMFS_ASSIGN(before, client->request({{"command", "ping"}}, kQuestionNs));
+    VMFS_TRY(client->request({{"command", "restart"}}, kRestartNs));
+  }
   std::int64_t deadline = system_clock().monotonic_ns() + kRestartNs;
   for (;;) {
     // The new daemon makes its socket once it serves.
     if (auto again = ControlClient::connect(target.store)) {
       auto answer = (*again)->request({{"command", "ping"}}, kQuestionNs);
       if (answer && answer->value("pid", 0) != before.value("pid", 0)) {
-        fmt::print("restarted: daemon {} took over from {}\n", answer->value("pid", 0),
-                   before.value("pid", 0));
+        if (before.contains("pid"))
+          fmt::print("restarted: daemon {} took over from {}\n", answer->value("pid", 0), before.value("pid", 0));
+        else
+          fmt::print("started: daemon {} serves\n", answer->value("pid", 0));
         return {};
       }
     }
     auto holder = read_holder_status(holder_status_path(target.store));
-    bool hopeless = holder && holder->state == HolderStatus::State::kGaveUp;
+    bool hopeless = holder && (holder->state == HolderStatus::State::kGaveUp ||
+                               (holder->state == HolderStatus::State::kStartFailed && holder_before &&
+                                holder->starts != holder_before->starts));
     if (hopeless || !watch.wait(deadline - system_clock().monotonic_ns()))
       return fail(ErrorKind::kIo, hopeless ? EIO : ETIMEDOUT,
                   fmt::format("the new daemon does not serve yet: {}",

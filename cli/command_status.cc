@@ -10,6 +10,7 @@
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/config.h"
+#include "cli/registry.h"
 #include "cli/run_directory.h"
 #include "cli/status_json.h"
 #include "cli/status_text.h"
@@ -34,8 +35,10 @@ struct Question {
 
 Result<std::vector<Question>> questions(const std::vector<std::string>& paths) {
   std::vector<Question> out;
-  if (paths.empty())
+  if (paths.empty()) {
     for (Target& target : mounted_volumes()) out.push_back({std::move(target), {}});
+    for (std::string& store : lost_mounts()) out.push_back({{std::move(store), "", ""}, {}});
+  }
   for (const std::string& path : paths) {
     VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kYes));
     Question* question = nullptr;
@@ -63,9 +66,17 @@ Result<nlohmann::json> answer(const Question& question) {
     return reply["status"];
   }
   if (client.error().kind != ErrorKind::kNotFound) return pass(std::move(client.error()));
-  VMFS_ASSIGN(Config config, read_config(question.volume.store));
-  return offline_status(question.volume.store, config,
-                        why_not_served(question.volume.store, question.volume.mountpoint));
+  const Target& volume = question.volume;
+  auto config = read_config(volume.store);
+  std::string why = why_not_served(volume.store, volume.mountpoint);
+  if (config) return offline_status(volume.store, volume.mountpoint, *config, why);
+  // The daemon may not be there for this very reason, and then it has been said.
+  auto holder = read_holder_status(holder_status_path(volume.store));
+  if (!holder || holder->reason.find(config.error().message) == std::string::npos)
+    why += "\n" + config.error().message;
+  nlohmann::json status = offline_status(volume.store, volume.mountpoint, std::nullopt, why);
+  if (holder) status["volume"] = holder->volume_name;
+  return status;
 }
 
 // One round; the exit status.

@@ -15,6 +15,7 @@
 
 #include "cli/control.h"
 #include "cli/daemon_commands.h"
+#include "cli/listening.h"
 #include "cli/run_directory.h"
 #include "cli/setup.h"
 #include "cli/store_lock.h"
@@ -46,7 +47,6 @@ class Daemon {
  private:
   Result<> open_volume();
   Result<> open_node();
-  Result<> listen(const std::string& address);
   NodeCallbacks callbacks();
   void on_node(const std::function<void()>& work);  // runs it on the node's thread, and waits
   void stop_parts(bool hand_over);
@@ -70,7 +70,7 @@ class Daemon {
   std::unique_ptr<Volume> volume_;
   std::unique_ptr<AsioShell> shell_;
   std::unique_ptr<Node> node_;
-  std::unique_ptr<Listener> listener_;  // of the node's thread
+  std::unique_ptr<Listening> listening_;  // of the node's thread
   std::unique_ptr<VolumeWorkers> workers_;
   std::unique_ptr<Front> front_;
   NamesWatch names_watch_{front_};
@@ -82,6 +82,7 @@ class Daemon {
 Result<> Daemon::open_volume() {
   Config config = config_->config();
   VMFS_ASSIGN(journal_disk_, open_posix_disk(journal_directory(arguments_.store, config)));
+  VMFS_ASSIGN(VolumeOptions options, existing_volume_options(arguments_.store, config, *journal_disk_));
   Volume::OpenArguments open;
   if (link_.resumed()) {
     // A daemon died and the kernel's connection lives: ownership goes on, and requests may come again.
@@ -90,7 +91,7 @@ Result<> Daemon::open_volume() {
   }
   open.unanswered_now = [this] { return link_.unanswered(); };
   VMFS_ASSIGN(volume_, Volume::open(*store_disk_, *journal_disk_, system_clock(),
-                                    volume_options(config), open));
+                                    options, open));
   // What a journal that failed has not answered gets no error: the kernel sends it to the next daemon,
   // which writes the journal's end again first. (Where the kernel cannot, errors are better than an end
   // of the connection.)
@@ -133,15 +134,6 @@ NodeCallbacks Daemon::callbacks() {
   return out;
 }
 
-Result<> Daemon::listen(const std::string& address) {
-  if (listener_ && config_->config().listen == address) return {};
-  VMFS_ASSIGN(listener_, Listener::open(*shell_, address, *node_, [this](std::unique_ptr<Link> link) {
-                node_->link_opened(std::move(link));
-              }));
-  log_notice("listening on {}", listener_->address());
-  return {};
-}
-
 Result<> Daemon::open_node() {
   Config config = config_->config();
   VMFS_ASSIGN(Secret secret, read_secret(arguments_.store));
@@ -165,12 +157,8 @@ Result<> Daemon::open_node() {
   options.mountpoint = link_.mountpoint();
   node_ = std::make_unique<Node>(*volume_, *shell_, system_clock(), options, callbacks());
   volume_->set_hooks(node_.get());
-  if (!config.listen.empty()) {
-    if (auto listening = listen(config.listen); !listening)
-      return fail(listening.error().kind, listening.error().number,
-                  fmt::format("{}\nthis node's address is node.listen in {}/vmfs.toml",
-                              listening.error().message, arguments_.store));
-  }
+  listening_ = std::make_unique<Listening>(*shell_, *node_, system_clock(), arguments_.store);
+  if (!config.listen.empty()) listening_->keep(config.listen);
   return {};
 }
 
@@ -192,13 +180,12 @@ Result<> Daemon::start() {
   // images that nobody has open.
   workers_ = std::make_unique<VolumeWorkers>(*volume_);
   shell_->post([this] { node_->start(); });
-  shell_->start([this] { node_->tick(); });
+  shell_->start([this] {
+    node_->tick();
+    listening_->tick();
+  });
   commands_ = std::make_unique<DaemonCommands>(
-      DaemonParts{arguments_.store, *config_, link_, *volume_, *node_, *shell_, *front_,
-                  [this](const std::string& address) -> Result<> {
-                    VMFS_TRY(listen(address));
-                    return config_->update([&](Config& config) { config.listen = address; });
-                  }});
+      DaemonParts{arguments_.store, *config_, link_, *volume_, *node_, *shell_, *front_, *listening_});
   auto control = ControlServer::start(
       arguments_.store, [this](const nlohmann::json& request, ControlServer::Reply reply) {
         return commands_->handle(request, std::move(reply));
@@ -240,7 +227,7 @@ void Daemon::stop_parts(bool hand_over) {
   }
   on_node([&] { node_->stop(); });
   shell_->stop();
-  listener_.reset();
+  listening_.reset();
   volume_->remove_observer(&names_watch_);
   front_.reset();
   volume_->set_hooks(nullptr);

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <future>
 
+#include "cli/setup.h"
 #include "cli/status_json.h"
 #include "fs/base/log.h"
 #include "fs/seam/clock.h"
@@ -74,10 +75,7 @@ std::function<void()> DaemonCommands::handle(const json& request, Reply reply) {
   } else if (command == "restart") {
     restart(std::move(reply));
   } else if (command == "listen") {
-    parts_.shell.post([this, address = string_of(request, "address"), reply = std::move(reply)] {
-      auto opened = parts_.listen(address);
-      reply(opened ? good() : error_to_json(opened.error()));
-    });
+    listen(string_of(request, "address"), std::move(reply));
   } else {
     reply(error_to_json({ErrorKind::kUnsupported, ENOSYS,
                          fmt::format("this daemon (version {}) does not know the command \"{}\"\n"
@@ -144,13 +142,19 @@ void DaemonCommands::status(const json& request, Reply reply) {
   VolumeUsage usage = parts_.volume.usage();
   std::vector<std::string> problems = parts_.volume.problems();
   if (std::string problem = parts_.config.problem(); !problem.empty()) problems.push_back(problem);
+  // Said now, while nobody is disturbed by it.
+  if (auto next = check_start(parts_.store); !next)
+    problems.push_back(fmt::format("the next daemon could not start, and guests would wait: {}\n"
+                                   "this one goes on with what it read at its start",
+                                   next.error().message));
   if (!parts_.link.holder_alive())
     problems.push_back(fmt::format(
         "the holder (process {}) has died: if the daemon dies too, nobody starts it again\n"
         "unmount and mount again when the guests allow it",
         facts.holder_pid));
-  parts_.shell.post([this, facts, config, usage, problems, groups = *groups, reply = std::move(reply)] {
+  parts_.shell.post([this, facts, config, usage, problems, groups = *groups, reply = std::move(reply)]() mutable {
     NodeStatus node = parts_.node.status(groups);
+    if (std::string problem = parts_.listening.problem(); !problem.empty()) problems.push_back(problem);
     reply(good({{"status", status_to_json(facts, config, node, usage, problems)}}));
   });
 }
@@ -246,6 +250,18 @@ void DaemonCommands::set(const json& request, Reply reply) {
     parts_.node.set_settings(settings, [reply, described, settings](Result<std::string> outcome) {
       reply(outcome ? described(settings) : error_to_json(outcome.error()));
     });
+  });
+}
+
+// Opens the port, and notes it for the next start.
+void DaemonCommands::listen(const std::string& address, Reply reply) {
+  parts_.shell.post([this, address, reply = std::move(reply)] {
+    Result<> done;
+    if (!parts_.listening.listens_on(address)) {
+      done = parts_.listening.open(address);
+      if (done) done = parts_.config.update([&](Config& config) { config.listen = address; });
+    }
+    reply(done ? good() : error_to_json(done.error()));
   });
 }
 

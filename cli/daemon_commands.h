@@ -12,6 +12,7 @@
 
 #include "cli/config_keeper.h"
 #include "cli/control.h"
+#include "cli/listening.h"
 #include "fs/fuse/front.h"
 #include "fs/volume/volume.h"
 #include "net/link/asio_shell.h"
@@ -28,8 +29,7 @@ struct DaemonParts {
   Node& node;
   AsioShell& shell;
   Front& front;
-  // Opens the port on an address, on the node's thread; durable in vmfs.toml.
-  std::function<Result<>(const std::string& address)> listen;
+  Listening& listening;
 };
 
 class DaemonCommands {
@@ -53,6 +53,7 @@ class DaemonCommands {
   void remove_peer(const nlohmann::json& request, Reply reply);
   void set(const nlohmann::json& request, Reply reply);
   void restart(Reply reply);
+  void listen(const std::string& address, Reply reply);
 
   DaemonParts parts_;
   const std::int64_t started_wall_ns_;

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "cli/config.h"
+#include "cli/registry.h"
 #include "cli/run_directory.h"
 #include "cli/setup.h"
 #include "cli/store_lock.h"
@@ -25,7 +26,7 @@ Result<RecoverySummary> recover_store(const std::string& argument, std::optional
   VMFS_ASSIGN(auto journal_disk, open_posix_disk(journal_directory(store, config)));
   RecoverySummary summary;
   summary.images_directory = store + "/images";
-  VolumeOptions options = volume_options(config);
+  VMFS_ASSIGN(VolumeOptions options, existing_volume_options(store, config, *journal_disk));
   if (until) {
     VMFS_ASSIGN(CheckpointState state, read_state(*store_disk));
     VMFS_ASSIGN(std::string cut, Journal::cut(*journal_disk, system_clock(), options.journal,
@@ -34,6 +35,7 @@ Result<RecoverySummary> recover_store(const std::string& argument, std::optional
   }
   VMFS_ASSIGN(auto volume, Volume::open(*store_disk, *journal_disk, system_clock(), options, {}));
   VMFS_TRY(volume->close());
+  forget_lost_mount(store);  // what it left has been dealt with
   summary.images = volume->usage().images;
   summary.problems = volume->problems();
   return summary;

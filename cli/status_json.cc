@@ -175,7 +175,18 @@ json status_to_json(const DaemonFacts& facts, const Config& config, const NodeSt
   };
 }
 
-json offline_status(const std::string& store, const Config& config, const std::string& why) {
+json offline_status(const std::string& store, const std::string& mountpoint, const std::optional<Config>& known,
+                    const std::string& why) {
+  if (!known)
+    return {{"volume", nullptr},      {"node", nullptr},
+            {"mode", nullptr},        {"healthy", false},
+            {"ready", false},         {"store", store},
+            {"mountpoint", mountpoint.empty() ? json(nullptr) : json(mountpoint)},
+            {"daemon", {{"pid", nullptr}}},
+            {"journal", json::object()},
+            {"peers", json::array()}, {"images", json::array()},
+            {"problems", json::array({why})}};
+  const Config& config = *known;
   json peers = json::array();
   for (const PeerInfo& peer : config.peers)
     peers.push_back({{"node", peer_name(peer)},
@@ -193,7 +204,7 @@ json offline_status(const std::string& store, const Config& config, const std::s
           {"healthy", false},
           {"ready", false},
           {"store", store},
-          {"mountpoint", nullptr},
+          {"mountpoint", mountpoint.empty() ? json(nullptr) : json(mountpoint)},
           {"listen", config.listen},
           {"daemon", {{"pid", nullptr}}},
           {"journal",

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "cli/config.h"
@@ -25,9 +26,11 @@ struct DaemonFacts {
 nlohmann::json status_to_json(const DaemonFacts& facts, const Config& config, const NodeStatus& node,
                               const VolumeUsage& usage, const std::vector<std::string>& problems);
 
-// For a store that no daemon serves: the same keys, as far as its files tell. `why` says what is
-// the matter, with the next command; it becomes a problem.
-nlohmann::json offline_status(const std::string& store, const Config& config, const std::string& why);
+// For a store that no daemon serves: the same keys, as far as its files tell. `why` says what is the matter,
+// with the next command; it becomes a problem. `mountpoint` is empty if it is not mounted; `config` may be
+// what nothing is known of, if vmfs.toml cannot be read.
+nlohmann::json offline_status(const std::string& store, const std::string& mountpoint,
+                              const std::optional<Config>& config, const std::string& why);
 
 // One word for where an image stands: "alone" (no peers), "in-sync", "catching-up", "full-copy",
 // "lost", "full", "split", "inconsistent", or what the worst peer's state is.

@@ -193,8 +193,9 @@ std::string status_text(const json& status, const StatusTextOptions& options) {
   const json& problems = part_of(status, "problems");
   std::string mountpoint = text_of(status, "mountpoint");
   std::string out = fmt::format(
-      "{} on {}, {}: {}\n", paint(options, Colour::kBold, text_of(status, "volume")),
-      text_of(status, "node"), mountpoint.empty() ? "not mounted" : mountpoint,
+      "{}{}, {}: {}\n", paint(options, Colour::kBold, text_of(status, "volume")),
+      // Not known when vmfs.toml cannot be read.
+      text_of(status, "node").empty() ? "" : " on " + text_of(status, "node"), mountpoint.empty() ? "not mounted" : mountpoint,
       healthy ? paint(options, Colour::kGood, "healthy")
               : paint(options, Colour::kBad,
                       fmt::format("{} problem{}", problems.size(), problems.size() == 1 ? "" : "s")));
@@ -202,7 +203,7 @@ std::string status_text(const json& status, const StatusTextOptions& options) {
   for (const json& problem : problems)
     out += fmt::format("  {}. {}\n", ++count,
                        indented(problem.is_string() ? problem.get<std::string>() : problem.dump(), "     "));
-  if (mountpoint.empty()) return out + fmt::format("  store {}\n", text_of(status, "store"));
+  if (!part_of(status, "daemon").value("pid", json()).is_number()) return out + fmt::format("  store {}\n", text_of(status, "store"));
   if (!problems.empty()) out += "\n";
 
   const json& peers = part_of(status, "peers");

@@ -1,4 +1,4 @@
-// Whether a daemon that ended without being asked is started again. A decision without I/O.
+// Whether, and when, a daemon that ended without being asked is started again. Decisions without I/O.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +44,24 @@ class CrashPolicy {
 
  private:
   std::deque<std::int64_t> crashes_, kills_;  // when
+};
+
+// A daemon that says why it cannot start (a mistake in the configuration, a disk that fails) has not crashed:
+// a person mends it, and until then the clients wait. It is tried for ever, ever more rarely.
+class StartRetries {
+ public:
+  static constexpr std::int64_t kFirstDelay_ns = 200'000'000;  // doubling
+  static constexpr std::int64_t kLongestDelay_ns = 10'000'000'000;
+
+  std::int64_t next_delay_ns() {
+    const std::int64_t delay = delay_ns_;
+    delay_ns_ = delay_ns_ * 2 < kLongestDelay_ns ? delay_ns_ * 2 : kLongestDelay_ns;
+    return delay;
+  }
+  void succeeded() { delay_ns_ = kFirstDelay_ns; }
+
+ private:
+  std::int64_t delay_ns_ = kFirstDelay_ns;
 };
 
 }  // namespace vmfs

@@ -52,6 +52,7 @@ struct HolderStatus {
     kStarting,    // the first daemon is not ready yet
     kRunning,     // the daemon serves
     kRestarting,  // it died or was restarted; the next one is on its way
+    kStartFailed,  // the next one said in `reason` why it cannot start; it is tried again, clients wait
     kGaveUp,      // see `reason`; the mount was aborted
   };
   State state = State::kStarting;
@@ -66,6 +67,10 @@ struct HolderStatus {
   std::int64_t since_wall_ns = 0;  // of `state`
 };
 const char* to_string(HolderStatus::State state);
+
+// Has a holder whose daemon cannot start (kStartFailed) try again now rather than later. `status` tells
+// afterwards how it went: with another number of `starts`. kNotFound: the holder has died.
+Result<> ask_to_start(const HolderStatus& status);
 
 // kNotFound: no such file (never mounted, or unmounted cleanly). `holder_pid` may be dead: ask with
 // holder_alive().
@@ -89,6 +94,8 @@ std::vector<MountEntry> vmfs_mounts();
 inline constexpr int kDaemonUnmounted = 0;     // the volume was unmounted and closed
 inline constexpr int kDaemonRestart = 75;      // it drained and asks to be started again
 inline constexpr int kDaemonJournalDied = 74;  // counts as a crash; the next one opens the journal anew
-inline constexpr int kDaemonStartFailed = 76;  // it reported why through DaemonLink::report_error
+// It reported why through DaemonLink::report_error, and has read no request. On a mount that clients use
+// already it is no crash: see HolderStatus::State::kStartFailed.
+inline constexpr int kDaemonStartFailed = 76;
 
 }  // namespace vmfs

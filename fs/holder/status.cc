@@ -18,6 +18,26 @@ namespace vmfs {
 
 namespace {
 constexpr std::size_t kWholeBlock = 4096;
+
+// A text of several lines on one, and back.
+std::string on_one_line(const std::string& text) {
+  std::string out;
+  for (char c : text) {
+    if (c == '\\' || c == '\n') out += '\\';
+    out += c == '\n' ? 'n' : c;
+  }
+  return out;
+}
+
+std::string with_its_lines(const std::string& text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool escape = text[i] == '\\' && i + 1 < text.size();
+    if (escape) ++i;
+    out += escape && text[i] == 'n' ? '\n' : text[i];
+  }
+  return out;
+}
 }
 
 const char* to_string(HolderStatus::State state) {
@@ -28,6 +48,8 @@ const char* to_string(HolderStatus::State state) {
       return "running";
     case HolderStatus::State::kRestarting:
       return "restarting";
+    case HolderStatus::State::kStartFailed:
+      return "start-failed";
     case HolderStatus::State::kGaveUp:
       return "gave-up";
   }
@@ -53,15 +75,12 @@ std::uint64_t process_start(int process) {
 }
 
 Result<> write_holder_status(const std::string& path, const HolderStatus& status) {
-  std::string reason = status.reason;
-  for (char& c : reason)
-    if (c == '\n') c = ' ';
   std::string text = fmt::format(
       "state {}\nholder {}\nholder-started {}\ndaemon {}\nstarts {}\ncrashes {}\nsince {}\n"
       "mountpoint {}\nvolume {}\nreason {}\n",
       to_string(status.state), status.holder_pid, status.holder_started, status.daemon_pid,
       status.starts, status.crashes, status.since_wall_ns, status.mountpoint, status.volume_name,
-      reason);
+      on_one_line(status.reason));
   if (text.size() < kWholeBlock) text.resize(kWholeBlock, '\n');
   const std::string beside = path + ".new";
   const int descriptor = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -101,7 +120,8 @@ Result<HolderStatus> read_holder_status(const std::string& path) {
     const auto number = [&] { return std::strtoull(value.c_str(), nullptr, 10); };
     if (key == "state") {
       for (auto state : {HolderStatus::State::kStarting, HolderStatus::State::kRunning,
-                         HolderStatus::State::kRestarting, HolderStatus::State::kGaveUp}) {
+                         HolderStatus::State::kRestarting, HolderStatus::State::kStartFailed,
+                         HolderStatus::State::kGaveUp}) {
         if (value == to_string(state)) {
           status.state = state;
           has_state = true;
@@ -116,13 +136,19 @@ Result<HolderStatus> read_holder_status(const std::string& path) {
     if (key == "since") status.since_wall_ns = static_cast<std::int64_t>(number());
     if (key == "mountpoint") status.mountpoint = value;
     if (key == "volume") status.volume_name = value;
-    if (key == "reason") status.reason = value;
+    if (key == "reason") status.reason = with_its_lines(value);
   }
   if (!has_state || status.holder_pid <= 0) {
     return fail(ErrorKind::kCorrupt, EINVAL,
                 fmt::format("{} is not a holder's status file", path));
   }
   return status;
+}
+
+Result<> ask_to_start(const HolderStatus& status) {
+  if (!holder_alive(status) || ::kill(status.holder_pid, SIGHUP) != 0)
+    return fail(ErrorKind::kNotFound, ESRCH, fmt::format("the holder (process {}) has died", status.holder_pid));
+  return {};
 }
 
 bool holder_alive(const HolderStatus& status) {

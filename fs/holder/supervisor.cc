@@ -98,10 +98,10 @@ Result<> Supervisor::prepare() {
   protect_process();
   sigset_t watched;
   sigemptyset(&watched);
-  for (int signal : {SIGCHLD, SIGTERM, SIGINT}) sigaddset(&watched, signal);
+  for (int signal : {SIGCHLD, SIGTERM, SIGINT, SIGHUP}) sigaddset(&watched, signal);
   ::sigprocmask(SIG_BLOCK, &watched, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
-  ::signal(SIGHUP, SIG_IGN);
+  ::signal(SIGHUP, SIG_DFL);  // nohup(1) has it ignored, and what is ignored is not heard of
   const int signals = ::signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signals < 0)
     return fail(ErrorKind::kIo, errno, fmt::format("signalfd: {}", strerror(errno)));
@@ -207,6 +207,8 @@ void Supervisor::hear_daemon() {
   if (message[0] == kSaysError) said_.assign(message + 1, static_cast<std::size_t>(got) - 1);
   if (message[0] != kSaysReady) return;
   ready_ = true;
+  retries_.succeeded();
+  start_failure_.clear();
   if (!own_program_) good_program_ = started_program_;
   set_state(HolderStatus::State::kRunning);
   if (std::exchange(ever_ready_, true)) {
@@ -252,15 +254,50 @@ Result<bool> Supervisor::daemon_ended(int wait_status) {
   if (!ready_ && !killed && !own_program_ && started_program_ != good_program_) {
     // An upgrade that cannot go on with this mount must not end it.
     own_program_ = true;
-    log_error("volume {} on {}: {}. {} cannot go on serving this mount: the program that it was mounted with "
-              "does; the new one serves after: vmfs umount {} && vmfs mount {} {}",
-              options_.volume_name, mounted_.mountpoint, how, options_.executable, mounted_.mountpoint,
-              options_.source, mounted_.mountpoint);
+    if (start_failure_.empty()) {
+      log_error("volume {} on {}: {}. {} cannot go on serving this mount: the program that it was mounted with "
+                "does; the new one serves after: vmfs umount {} && vmfs mount {} {}",
+                options_.volume_name, mounted_.mountpoint, how, options_.executable, mounted_.mountpoint,
+                options_.source, mounted_.mountpoint);
+    }
     status_.reason = how;
     start_daemon_again();
     return false;
   }
+  if (!ready_ && exited && WEXITSTATUS(wait_status) == kDaemonStartFailed && !said_.empty())
+    return start_failed(said_);
   return crashed(how, killed);
+}
+
+bool Supervisor::connection_ended() const {
+  pollfd waiting{mounted_.descriptor, 0, 0};
+  return ::poll(&waiting, 1, 0) > 0 && (waiting.revents & POLLERR) != 0;
+}
+
+// It has read no request, so on every kernel nothing is lost by waiting: the clients' requests stay where
+// they are until a daemon comes that serves them.
+Result<bool> Supervisor::start_failed(const std::string& why) {
+  // The cause may be neither program's. If it was the new one's, the holder's own serves by now.
+  own_program_ = false;
+  if (connection_ended()) {
+    // Nobody waits for an answer any more, and nobody would look at a holder that tries for ever.
+    status_.reason = why;
+    return pass(give_up(fmt::format("it was unmounted while the daemon could not start: {}", why)));
+  }
+  const std::int64_t delay = retries_.next_delay_ns();
+  if (std::exchange(start_failure_, why) != why)
+    log_error("volume {} on {}: the daemon cannot start: {}\nits clients wait; it is tried again, ever more "
+              "rarely, and at once with:  vmfs restart {}",
+              options_.volume_name, mounted_.mountpoint, why, mounted_.mountpoint);
+  status_.reason = why;
+  start_at_ns_ = clock_.monotonic_ns() + delay;
+  set_state(HolderStatus::State::kStartFailed);
+  return false;
+}
+
+void Supervisor::try_now() {
+  if (daemon_ != 0 || !start_at_ns_) return;
+  start_at_ns_ = clock_.monotonic_ns();
 }
 
 Result<bool> Supervisor::crashed(const std::string& how, bool killed) {
@@ -350,13 +387,21 @@ Result<> Supervisor::run() {
       const std::int64_t left = *start_at_ns_ - clock_.monotonic_ns();
       timeout = left <= 0 ? 0 : static_cast<int>(left / 1'000'000 + 1);
     }
-    pollfd waiting[2] = {{signals_, POLLIN, 0}, {control_, POLLIN, 0}};
-    if (::poll(waiting, control_ >= 0 ? 2 : 1, timeout) < 0 && errno != EINTR)
+    // The connection's end is the daemon's to notice; only when there is none it is looked for here.
+    const bool alone = daemon_ == 0 && start_at_ns_.has_value();
+    pollfd waiting[3] = {{signals_, POLLIN, 0},
+                         {control_, POLLIN, 0},                       // -1: passed over
+                         {alone ? mounted_.descriptor : -1, 0, 0}};
+    if (::poll(waiting, 3, timeout) < 0 && errno != EINTR)
       return leave({ErrorKind::kIo, errno, fmt::format("poll: {}", strerror(errno))});
     if (control_ >= 0 && waiting[1].revents != 0) hear_daemon();
+    // One more try: if the reason has gone, that daemon closes the store as after any unmount.
+    if ((waiting[2].revents & POLLERR) != 0) try_now();
     signalfd_siginfo signal{};
-    while (::read(signals_, &signal, sizeof signal) == sizeof signal)
-      if (signal.ssi_signo != SIGCHLD) begin_unmount();
+    while (::read(signals_, &signal, sizeof signal) == sizeof signal) {
+      if (signal.ssi_signo == SIGHUP) try_now();
+      if (signal.ssi_signo == SIGTERM || signal.ssi_signo == SIGINT) begin_unmount();
+    }
     int wait_status = 0;
     for (int child; (child = ::waitpid(-1, &wait_status, WNOHANG)) > 0;) {
       if (child == unmounter_) unmount_ended(wait_status);

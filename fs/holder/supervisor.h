@@ -31,6 +31,9 @@ class Supervisor {
   void hear_daemon();
   Result<bool> daemon_ended(int wait_status);  // true: the volume is unmounted
   Result<bool> crashed(const std::string& how, bool killed);
+  Result<bool> start_failed(const std::string& why);
+  void try_now();  // what waits to be started again
+  bool connection_ended() const;  // the kernel's side: it was unmounted, or aborted
   Error give_up(const std::string& reason);
   void begin_unmount();
   void unmount_ended(int wait_status);
@@ -55,6 +58,8 @@ class Supervisor {
   std::string said_;         // its error
   std::optional<std::int64_t> start_at_ns_;  // monotonic
   CrashPolicy policy_;
+  StartRetries retries_;
+  std::string start_failure_;  // why it cannot start, as it was logged; empty: it can
   HolderStatus status_;
 };
 

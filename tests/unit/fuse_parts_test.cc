@@ -332,6 +332,16 @@ TEST_SUITE("fuse parts") {
     CHECK(memory.ended({true, true, true}, 10 * kSecond).give_up);
   }
 
+  TEST_CASE("a start that fails with a reason is tried again for ever, ever more rarely") {
+    StartRetries retries;
+    CHECK(retries.next_delay_ns() == StartRetries::kFirstDelay_ns);
+    CHECK(retries.next_delay_ns() == 2 * StartRetries::kFirstDelay_ns);
+    for (int i = 0; i < 100; ++i) CHECK(retries.next_delay_ns() <= StartRetries::kLongestDelay_ns);
+    CHECK(retries.next_delay_ns() == StartRetries::kLongestDelay_ns);
+    retries.succeeded();
+    CHECK(retries.next_delay_ns() == StartRetries::kFirstDelay_ns);
+  }
+
   TEST_CASE("whether the right to write was given away is told by the history") {
     const NodeId self{1}, other{2};
     auto epoch = [](std::uint64_t id, NodeId node) {
@@ -400,14 +410,14 @@ TEST_SUITE("fuse parts") {
     status.holder_started = process_start(::getpid());
     status.mountpoint = "/mnt/with blank";
     status.volume_name = "vm";
-    status.reason = "two\nlines";
+    status.reason = "two\nlines, C:\\new";
     REQUIRE(status.holder_started != 0);
     REQUIRE(write_holder_status(path, status));
     auto read = read_holder_status(path);
     REQUIRE(read);
     CHECK(read->state == HolderStatus::State::kGaveUp);
     CHECK(read->mountpoint == "/mnt/with blank");
-    CHECK(read->reason == "two lines");
+    CHECK(read->reason == status.reason);
     CHECK(holder_alive(*read));
     read->holder_started += 1;  // the same pid, another process
     CHECK_FALSE(holder_alive(*read));

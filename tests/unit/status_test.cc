@@ -114,7 +114,8 @@ TEST_SUITE("status") {
     REQUIRE(manual);
     std::set<std::string> keys;
     keys_of(status_to_json(facts(), config(), healthy_pair(), {}, {}), "", keys);
-    keys_of(offline_status("/s", config(), "x"), "", keys);
+    keys_of(offline_status("/s", "", config(), "x"), "", keys);
+    keys_of(offline_status("/s", "/m", std::nullopt, "x"), "", keys);
     for (const std::string& key : keys) {
       // The name space has an image's keys.
       if (key.starts_with(".name_space.")) continue;
@@ -182,7 +183,7 @@ TEST_SUITE("status") {
   }
 
   TEST_CASE("a store that no daemon serves") {
-    json status = offline_status("/s", config(), "/s is not mounted\nmount it with:  vmfs mount /s M");
+    json status = offline_status("/s", "", config(), "/s is not mounted\nmount it with:  vmfs mount /s M");
     CHECK(status["healthy"] == false);
     CHECK(status["daemon"]["pid"].is_null());
     std::string text = status_text(status, {});
