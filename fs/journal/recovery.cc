@@ -115,9 +115,16 @@ class LogSearch {
   std::string ways_out(Lsn until) const {
     return fmt::format(
         "\nways out:\n"
-        "  vmfs join STORE TOKEN             brings everything from the peer, if it has it\n"
-        "  vmfs recover STORE --until {}     goes on with what is whole, and keeps the rest in "
-        "cut-<time>/ beside the journal",
+        "1. everything comes from the peer, if it has everything. There:\n"
+        "     vmfs promote MOUNTPOINT --force               if this node owned images\n"
+        "     vmfs peer remove MOUNTPOINT THIS-NODE\n"
+        "     vmfs token STORE                              prints TOKEN\n"
+        "   and here, the journal too if it is not in STORE:\n"
+        "     mv STORE STORE.damaged\n"
+        "     vmfs join STORE TOKEN\n"
+        "     vmfs mount STORE MOUNTPOINT\n"
+        "2. without a peer, go on with what is whole; the rest is kept in cut-<time>/ beside the journal:\n"
+        "     vmfs recover STORE --until {}",
         until);
   }
 
