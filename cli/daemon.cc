@@ -140,6 +140,8 @@ Result<> Daemon::open_node() {
   if (config.encryption == Encryption::kOffEverywhere)
     log_warning("tls = \"off-forced\": everything that is written goes over the network in clear, also "
                 "to other machines");
+  if (config.encryption == Encryption::kOffOnLoopback)
+    log_warning("tls = \"off\": what is written goes in clear, and so to loopback addresses only");
   VMFS_ASSIGN(shell_, AsioShell::create({.credentials = {config.volume, secret, config.encryption}}));
   NodeOptions options;
   options.volume = config.volume;

@@ -137,6 +137,7 @@ void DaemonCommands::status(const json& request, Reply reply) {
   facts.started_wall_ns = started_wall_ns_;
   FrontStatistics front = parts_.front.statistics();
   facts.parked_requests = front.parked;
+  facts.protection = parts_.link.protection();
   facts.open_handles = front.open_handles;
   facts.now_wall_ns = system_clock().wall_ns();
   VolumeUsage usage = parts_.volume.usage();

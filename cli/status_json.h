@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cli/config.h"
+#include "fs/holder/protection.h"
 #include "fs/volume/volume.h"
 #include "net/node/status.h"
 
@@ -20,6 +21,7 @@ struct DaemonFacts {
   std::uint64_t starts = 1;      // daemons on this mount so far
   std::int64_t started_wall_ns = 0;
   std::uint64_t parked_requests = 0, open_handles = 0;
+  Protection protection;
   std::int64_t now_wall_ns = 0;
 };
 

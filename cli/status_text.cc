@@ -213,6 +213,11 @@ std::string status_text(const json& status, const StatusTextOptions& options) {
   if (!peers.empty())
     out += fmt::format("  mode {}, when a peer is lost: {}, compression {}\n", text_of(status, "mode"),
                        text_of(status, "on_peer_loss"), text_of(status, "compression"));
+  // Also to loopback: what is configured so today is moved to a cable tomorrow.
+  if (std::string tls = text_of(status, "tls"); tls == "off" || tls == "off-forced")
+    out += "  " + paint(options, Colour::kBad,
+                        fmt::format("tls = \"{}\": what guests write goes {} in clear", tls,
+                                    tls == "off" ? "over loopback" : "over the network")) + "\n";
   out += loss_line(status);
 
   const json& journal = part_of(status, "journal");

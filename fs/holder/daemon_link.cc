@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,10 +12,6 @@
 #include "fs/base/log.h"
 #include "fs/holder/inherited.h"
 
-#ifndef PR_SET_IO_FLUSHER
-#define PR_SET_IO_FLUSHER 57
-#endif
-
 namespace vmfs {
 
 struct DaemonLink::State {
@@ -25,6 +20,7 @@ struct DaemonLink::State {
   int fuse = -1;
   std::vector<int> clones;
   std::string mountpoint;
+  Protection protection;
 };
 
 DaemonLink::DaemonLink() = default;
@@ -37,14 +33,12 @@ DaemonLink::~DaemonLink() {
 
 Result<std::unique_ptr<DaemonLink>> DaemonLink::inherit() {
   for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) ::signal(signal, SIG_IGN);
-  // Memory reclaim on behalf of this process must not wait for this very file system.
-  if (::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0)
-    log_debug("cannot become an I/O flusher: {}", strerror(errno));
-
+  const Protection protection = protect_daemon();
   auto memory = ConnectionMemory::map(kInheritedMemory);
   if (!memory) return pass(memory.error());
   std::unique_ptr<DaemonLink> link(new DaemonLink());
-  link->state_ = std::make_unique<State>(State{std::move(*memory), kInheritedControl, kInheritedFuse, {}, {}});
+  link->state_ =
+      std::make_unique<State>(State{std::move(*memory), kInheritedControl, kInheritedFuse, {}, {}, protection});
   State& state = *link->state_;
   const ConnectionHeader& header = state.memory.header();
   if (header.clone_count == 0 || header.clone_count > kClonesMax) {
@@ -82,6 +76,7 @@ void DaemonLink::report_error(const std::string& message) {
 }
 
 const std::string& DaemonLink::mountpoint() const { return state_->mountpoint; }
+const Protection& DaemonLink::protection() const { return state_->protection; }
 int DaemonLink::holder_pid() const {
   return static_cast<int>(state_->memory.header().holder_pid);
 }

@@ -9,6 +9,7 @@
 #include "fs/base/ids.h"
 #include "fs/base/result.h"
 #include "fs/fuse/connection_memory.h"
+#include "fs/holder/protection.h"
 
 namespace vmfs {
 
@@ -36,6 +37,7 @@ class DaemonLink {
   void report_error(const std::string& message);
 
   const std::string& mountpoint() const;
+  const Protection& protection() const;
   int holder_pid() const;
   bool holder_alive() const;  // if not, nobody restarts this daemon
   std::uint64_t starts() const;  // how many daemons this connection has seen, this one included

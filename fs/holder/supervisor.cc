@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,11 +19,8 @@
 #include "fs/base/log.h"
 #include "fs/fuse/kernel.h"
 #include "fs/holder/inherited.h"
+#include "fs/holder/protection.h"
 #include "fs/holder/status.h"
-
-#ifndef PR_SET_IO_FLUSHER
-#define PR_SET_IO_FLUSHER 57
-#endif
 
 namespace vmfs {
 namespace {
@@ -38,17 +34,6 @@ std::pair<std::uint64_t, std::uint64_t> program_id(const std::string& path) {
   struct stat named {};
   if (::stat(path.c_str(), &named) != 0) return {};
   return {named.st_dev, named.st_ino};
-}
-
-void protect_process() {
-  // Both are inherited by the daemons. Not being allowed to is no reason to fail.
-  if (const int file = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC); file >= 0) {
-    if (::write(file, "-1000", 5) < 0)
-      log_info("not protected from the out-of-memory killer: {}", strerror(errno));
-    ::close(file);
-  }
-  if (::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0)
-    log_debug("cannot become an I/O flusher: {}", strerror(errno));
 }
 
 // How many processes the kernel has killed for want of memory since the machine's start.
@@ -95,7 +80,7 @@ Result<> Supervisor::prepare() {
                 fmt::format("the number of FUSE threads is from 1 to {}, not {}", kClonesMax,
                             options_.threads));
   }
-  protect_process();
+  protect_holder();
   sigset_t watched;
   sigemptyset(&watched);
   for (int signal : {SIGCHLD, SIGTERM, SIGINT, SIGHUP}) sigaddset(&watched, signal);

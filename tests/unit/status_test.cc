@@ -147,6 +147,24 @@ TEST_SUITE("status") {
     CHECK_FALSE(contains(text, "\033"));
   }
 
+  TEST_CASE("what goes in clear is said") {
+    Config clear = config();
+    CHECK_FALSE(contains(status_text(status_to_json(facts(), clear, healthy_pair(), {}, {}), {}), "in clear"));
+    clear.encryption = Encryption::kOffEverywhere;
+    json status = status_to_json(facts(), clear, healthy_pair(), {}, {});
+    CHECK(status["tls"] == "off-forced");
+    CHECK(contains(status_text(status, {}), "what guests write goes over the network in clear"));
+  }
+
+  TEST_CASE("a volume whose vmfs.toml cannot be read is shown all the same") {
+    json status = offline_status("/s", "/m", std::nullopt, "/m: the daemon cannot start: /s/vmfs.toml:3: ...");
+    CHECK(status["healthy"] == false);
+    CHECK(status["volume"].is_null());
+    CHECK(status["mountpoint"] == "/m");
+    CHECK(contains(status_text(status, {}), "/m: 1 problem"));
+    CHECK(contains(status_text(status, {}), "vmfs.toml:3"));
+  }
+
   TEST_CASE("problems come first, with what to do") {
     NodeStatus node = healthy_pair();
     node.peers[0].link = LinkState::kRefused;
