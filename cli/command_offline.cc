@@ -68,7 +68,7 @@ void add_offline_commands(CommandLine& line) {
 
   line.add("inspect", "Print any file that vmfs writes, read-only")
       .required("FILE", arguments->file,
-                "a segment, state, vmfs.toml, holder status, image, journal or store")
+                "a segment, state, vmfs.toml, image, journal, store, or whatever else is in one")
       .flag("--records", arguments->inspect.records, "list each record of a segment")
       .flag("--payloads", arguments->inspect.payloads, "and the first bytes of each payload")
       .runs([arguments] { return report(run_inspect(*arguments)); });

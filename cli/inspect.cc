@@ -12,6 +12,7 @@
 #include "cli/target.h"
 #include "fs/base/sizes.h"
 #include "fs/holder/holder.h"
+#include "fs/journal/segment.h"
 #include "fs/seam/disk.h"
 #include "fs/store/inspect.h"
 #include "net/link/token.h"
@@ -67,11 +68,44 @@ Result<> inspect_holder(const std::string& path, const Line& line) {
   return {};
 }
 
+// What is known by its name and place, and has no more to tell. Empty: it is none of these.
+std::string plain_words(const Place& place) {
+  const std::string parent = stdfs::path(place.directory).filename().string();
+  const std::string& name = place.name;
+  if (name == kSyncFailedMarker)
+    return "a mark: a sync of the journal has failed. The next start writes the unconfirmed end again, before anything "
+           "else, and removes this";
+  if (name == kPrepareFile || name == kRewriteFile)
+    return "a segment that is being made, or that a crash left half made: then the next start removes it";
+  if (is_spare_name(name)) return "a spare: a file that will become a segment. Nothing in it counts";
+  if (name.ends_with(".new"))
+    return "a file that is about to take the place of the one without \".new\"; after a crash it means nothing";
+  if (parent == "run") {
+    if (name == "lock")
+      return fmt::format("the lock of whoever works on this store, a daemon or `vmfs recover`; who has it:  fuser {}/{}",
+                         place.directory, name);
+    if (name == "control") return "the socket on which the daemon takes commands";
+    if (name == "daemon.log" || name == "daemon.log.old") return "the log of holder and daemon, as text";
+  }
+  if (place.directory == "/run/vmfs") {
+    std::error_code failed;
+    return fmt::format("a note that the store {} was mounted here",
+                       stdfs::read_symlink(place.directory + "/" + name, failed).string());
+  }
+  return "";
+}
+
 // A file of the store's tree: what it is in the volume.
 Result<> inspect_stored(const Place& place, const Line& line) {
   VMFS_ASSIGN(auto disk, open_posix_disk(place.directory));
   VMFS_ASSIGN(FileStat stat, disk->stat(place.name, "inspect.stat"));
   auto tag = disk->get_tag(place.name, "id", "inspect.tag");
+  if (!tag && (place.directory + "/").find("/images/.snapshots/") != std::string::npos) {
+    line(fmt::format("kept by this node as it was: {} of {}, changed {}",
+                     stat.type == FileType::kDirectory ? "a directory" : "a copy", human_size(stat.size),
+                     human_time(stat.mtime_ns)));
+    return {};
+  }
   if (!tag)
     return fail(ErrorKind::kInvalid, EINVAL,
                 fmt::format("{}/{}: no file that vmfs writes: it is no segment, state or configuration, "
@@ -94,7 +128,21 @@ Result<> inspect_segment_file(const Place& place, const InspectOptions& options,
   return inspect_segment(*file, options, [&](std::string_view text) { line(fmt::format("  {}", text)); });
 }
 
-// Of a store, or of a journal's directory: what is in it.
+// Each entry of a directory, under its name; those for which `wanted` holds.
+Result<> inspect_entries(const std::string& path, const InspectOptions& options, const Line& line,
+                         const std::function<bool(const stdfs::directory_entry&)>& wanted) {
+  std::map<std::string, std::string> entries;
+  std::error_code failed;
+  for (auto& entry : stdfs::directory_iterator(path, failed))
+    if (wanted(entry)) entries.emplace(entry.path().filename().string(), entry.path().string());
+  for (auto& [name, entry] : entries) {
+    line(name + ":");
+    VMFS_TRY(inspect_file(entry, options, [&](std::string_view text) { line(fmt::format("  {}", text)); }));
+  }
+  return {};
+}
+
+// Of a store, or of a directory in one: what is in it.
 Result<> inspect_directory(const std::string& path, const InspectOptions& options, const Line& line) {
   if (stdfs::exists(path + "/vmfs.toml")) {
     VMFS_ASSIGN(Config config, read_config(path));
@@ -108,8 +156,20 @@ Result<> inspect_directory(const std::string& path, const InspectOptions& option
   for (auto& entry : stdfs::directory_iterator(path, failed))
     if (entry.path().extension() == ".seg")
       segments.emplace(entry.path().filename().string(), entry.path().string());
+  const std::string name = stdfs::path(path).filename().string();
+  if (name == "run") line("what lives as long as a mount does:");
+  if (name == "unlinked") line("images that have lost their name while somebody has them open:");
+  if (name == "run" || name == "unlinked")
+    return inspect_entries(path, options, line, [](auto&) { return true; });
   if (segments.empty()) return inspect_stored(split(path), line);
-  for (auto& [name, segment] : segments) VMFS_TRY(inspect_segment_file(split(segment), options, line));
+  for (auto& [number, segment] : segments) VMFS_TRY(inspect_segment_file(split(segment), options, line));
+  VMFS_TRY(inspect_entries(path, options, line, [](const stdfs::directory_entry& entry) {
+    return entry.is_regular_file() && entry.path().extension() != ".seg";
+  }));
+  for (auto& entry : stdfs::directory_iterator(path, failed))
+    if (entry.is_directory())
+      line(fmt::format("{}: what `vmfs recover --until` has cut off; print it with:  vmfs inspect {}",
+                       entry.path().filename().string(), entry.path().string()));
   return {};
 }
 
@@ -123,6 +183,10 @@ Result<> inspect_file(const std::string& path, const InspectOptions& options, co
     return fail(ErrorKind::kNotFound, ENOENT, fmt::format("{}: no such file", path));
   if (status.type() == stdfs::file_type::directory) return inspect_directory(absolute, options, line);
   Place place = split(absolute);
+  if (std::string words = plain_words(place); !words.empty()) {
+    line(words);
+    return {};
+  }
   if (status.type() != stdfs::file_type::regular) return inspect_stored(place, line);
   VMFS_ASSIGN(auto disk, open_posix_disk(place.directory));
   VMFS_ASSIGN(auto file, disk->open(place.name, OpenMode::kRead, "inspect.open"));

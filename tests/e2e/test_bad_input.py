@@ -182,6 +182,24 @@ def inspect_and_recover(scratch):
     for segment in segments(node):
         assert vmfs("inspect", segment).stdout
     refused(["inspect", "/bin/true"])
+    # What a crash, a failed sync or a moment's work may leave beside what is there always.
+    journal = os.path.join(node.store, "journal")
+    left = {"spare-000000000000001d": "spare", "sync-failed": "a sync of the journal has failed",
+            "prepare.tmp": "being made", "rewrite.tmp": "being made"}
+    for name in left:
+        with open(os.path.join(journal, name), "wb"):
+            pass
+    for path, below, names in os.walk(node.store):
+        for name in below + names:
+            text = vmfs("inspect", os.path.join(path, name)).stdout
+            assert text and left.get(name, "") in text, f"{name}: {text}"
+    text = vmfs("inspect", journal).stdout
+    for name, said in left.items():
+        assert f"{name}:" in text and said in text, text
+        os.unlink(os.path.join(journal, name))
+    for name, said in (("run/lock", "fuser"), ("run/daemon.log", "log"), ("run/holder", "dead"),
+                       (os.path.relpath(glob.glob(node.stored("f*"))[0], node.store), "an image")):
+        assert said in vmfs("inspect", os.path.join(node.store, name)).stdout
     assert tree_of(node.store) == before
     vmfs("recover", node.store)
     assert len(os.listdir(node.stored(""))) == 20
