@@ -160,7 +160,7 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
       next.until = remote->position();
       if (judgement.course == Course::kReceive) {
         peer.courses[group] = next;
-        give_way(group, peer);
+        remote->owner == options.node ? regain(group, peer) : give_way(group, peer);
       } else {
         peer.courses.erase(group);
       }
@@ -210,6 +210,20 @@ void Node::Impl::give_way(GroupId group, const Peer& peer) {
   volume.set_gate(group, Gate::kSuspended);
   if (callbacks.expire_write_handles) callbacks.expire_write_handles(group);
   volume.reopen(group);
+}
+
+// The peer has more of what this node wrote than this node: its journal failed, and the next daemon found less
+// than had been shipped. Nothing may be changed until that is back; then ownership goes on.
+void Node::Impl::regain(GroupId group, const Peer& peer) {
+  auto state = volume.group(group);
+  if (!state || state->owner != options.node) return;
+  const Gate gate = volume.gate(group);
+  if (gate != Gate::kOpen && gate != Gate::kFrozen) return;
+  log_warning("{}: {} has records of this node that its own journal has lost: they are fetched before it is "
+              "changed again",
+              shown(group), peer.info.name);
+  volume.set_gate(group, Gate::kSuspended);
+  unsettled.insert(group);
 }
 
 // Groups that the peer has not learned of in any other way: whoever may change them sends a copy.

@@ -199,6 +199,7 @@ struct Node::Impl final : Volume::Observer {
   void on_positions(Peer& peer, Positions positions);
   void compare_all(Peer& peer);
   void give_way(GroupId group, const Peer& peer);
+  void regain(GroupId group, const Peer& peer);
   void apply_course(Peer& peer, GroupId group, const GroupPosition* local,
                     const GroupPosition* remote, bool first);
   void audit(Peer& peer);

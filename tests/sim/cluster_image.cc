@@ -12,6 +12,18 @@ void ClusterImage::flushed(std::size_t writes, bool peers_too) {
   if (peers_too) flushed_on_both_ = std::max(flushed_on_both_, writes);
 }
 
+void ClusterImage::lost_memory(std::size_t node, Lsn durable) {
+  for (ClusterWrite& write : writes_)
+    if (write.node == node && write.end > durable) write.at_risk = true;
+}
+
+// What one image holds is a beginning of its sequence: whatever came before a promised write is, too.
+std::size_t ClusterImage::promised() const {
+  std::size_t count = writes_.size();
+  while (count > flushed_ && (writes_[count - 1].in_doubt || writes_[count - 1].at_risk)) --count;
+  return count;
+}
+
 std::optional<std::size_t> ClusterImage::moment(const std::vector<ChangeNumber>& cells,
                                                 std::size_t floor,
                                                 std::vector<bool>* left_out) const {
@@ -45,9 +57,10 @@ std::optional<std::size_t> ClusterImage::moment(const std::vector<ChangeNumber>&
   return latest;
 }
 
-std::string ClusterImage::settle(const std::vector<ChangeNumber>& cells, bool forced) {
+std::string ClusterImage::settle(const std::vector<ChangeNumber>& cells, bool forced,
+                                 std::size_t node, Lsn written) {
   std::vector<bool> left_out;
-  const std::size_t floor = forced ? flushed_on_both_ : flushed_;
+  const std::size_t floor = forced ? flushed_on_both_ : promised();
   const auto count = moment(cells, floor, &left_out);
   if (!count) {
     if (auto earlier = moment(cells, 0, nullptr))
@@ -67,6 +80,10 @@ std::string ClusterImage::settle(const std::vector<ChangeNumber>& cells, bool fo
     if (left_out[i]) continue;
     kept.push_back(writes_[i]);
     kept.back().in_doubt = false;
+    // From here on this node's journal answers for it.
+    kept.back().at_risk = false;
+    kept.back().node = node;
+    kept.back().end = written;
     if (i < flushed_) flushed = kept.size();
     if (i < flushed_on_both_) on_both = kept.size();
   }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "fs/base/ids.h"
 #include "tests/sim/lib/volume_model.h"
 
 namespace vmfs::sim {
@@ -16,6 +17,10 @@ struct ClusterWrite {
   std::uint64_t first = 0, count = 0;  // cells
   bool in_doubt = false;               // the node died under it
   Kind kind = Kind::kWrite;
+  // Where it was acknowledged, and up to where that node's journal was written then.
+  std::size_t node = 0;
+  Lsn end = 0;
+  bool at_risk = false;  // that node has lost its power, or its journal was in trouble, before it was durable
 };
 
 class ClusterImage {
@@ -24,19 +29,32 @@ class ClusterImage {
 
   const std::string& name() const { return name_; }
   const std::vector<ClusterWrite>& writes() const { return writes_; }
-  void wrote(ClusterWrite write) { writes_.push_back(write); }
+  void wrote(const ClusterWrite& write) {
+    has_not(write.number);  // it was in doubt before
+    writes_.push_back(write);
+  }
+  // Its answer did not come; the last write at the time.
+  void may_have(const ClusterWrite& write) { wrote(write); }
+  void has_not(ChangeNumber number) {
+    if (!writes_.empty() && writes_.back().number == number) writes_.pop_back();
+  }
   // A flush was acknowledged that began when so many writes were there; peers_too: in sync mode
   // with the peer in sync all the time, so that both have it durably.
   void flushed(std::size_t writes, bool peers_too);
+  // The node's journal kept only what was durable: what it alone was asked to remember may be gone.
+  void lost_memory(std::size_t node, Lsn durable);
 
-  // The image's present content. forced: a person took it without the previous owner, so that only
-  // what was flushed on both is promised. Empty: may be; then that is the present. Else what is
-  // wrong.
-  std::string settle(const std::vector<ChangeNumber>& cells, bool forced);
+  // The image's present content, on a node whose journal is written up to `written`. forced: a person
+  // took it without the previous owner, so that only what was flushed on both is promised. Otherwise
+  // all that was acknowledged is, but for what a power loss may have taken. Empty: may be; then that is
+  // the present. Else what is wrong.
+  std::string settle(const std::vector<ChangeNumber>& cells, bool forced, std::size_t node, Lsn written);
   // Whether the content is that of some moment, whichever.
   std::string check_some_moment(const std::vector<ChangeNumber>& cells) const;
 
  private:
+  // So many writes are promised on the node that stays or becomes primary in the ordinary way.
+  std::size_t promised() const;
   // After how many writes the content was so; the latest such moment at or above `floor`.
   std::optional<std::size_t> moment(const std::vector<ChangeNumber>& cells, std::size_t floor,
                                     std::vector<bool>* left_out) const;

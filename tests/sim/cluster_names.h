@@ -14,6 +14,7 @@ struct ClusterNameChange {
   Kind kind{};
   std::string name, to;
   std::uint32_t permissions = 0;
+  std::uint32_t number = 0;
   bool in_doubt = false;
 };
 
@@ -22,7 +23,15 @@ class ClusterNames {
   using State = std::map<std::string, std::uint32_t>;
 
   const std::vector<ClusterNameChange>& changes() const { return changes_; }
-  void changed(ClusterNameChange change) { changes_.push_back(std::move(change)); }
+  void changed(ClusterNameChange change) {
+    has_not(change.number);  // it was in doubt before
+    changes_.push_back(std::move(change));
+  }
+  // Its answer did not come; the last change at the time.
+  void may_have(const ClusterNameChange& change) { changed(change); }
+  void has_not(std::uint32_t number) {
+    if (!changes_.empty() && changes_.back().number == number) changes_.pop_back();
+  }
   // A flush that began after so many changes was acknowledged with the peer in sync, in sync mode.
   void flushed_on_both(std::size_t changes) { flushed_on_both_ = std::max(flushed_on_both_, changes); }
 

@@ -41,12 +41,29 @@ void ClusterNode::create(bool joining) {
   SIM_CHECK(made.has_value(), "create {}: {}", name, made.error().message);
 }
 
-bool ClusterNode::start(const std::vector<ClusterNode*>& peers) {
+RequestId ClusterNode::ask() {
+  const RequestId request{connection_, next_unique_++};
+  unanswered_.insert(request.unique);
+  return request;
+}
+
+bool ClusterNode::start(const std::vector<ClusterNode*>& peers, bool resume) {
   for (ClusterNode* peer : peers)
     if (std::none_of(known_peers_.begin(), known_peers_.end(),
                      [&](const PeerInfo& known) { return known.address == peer->name; }))
       known_peers_.push_back({joining_ ? NodeId{} : peer->id, peer->name, peer->name});
-  auto opened = Volume::open(disk, *journal_disk_, shared_.clock, options(), {});
+  resume = resume && connection_lives_;
+  connection_lives_ = resume;
+  Volume::OpenArguments arguments;
+  if (resume) {
+    arguments.connection = connection_;
+    arguments.unanswered = {unanswered_.begin(), unanswered_.end()};
+  } else {
+    connection_ = new_connection_id();
+    unanswered_.clear();
+  }
+  arguments.still_unanswered = [this](std::uint64_t unique) { return unanswered_.contains(unique); };
+  auto opened = Volume::open(disk, *journal_disk_, shared_.clock, options(), arguments);
   if (!opened || disk.stopped()) {
     SIM_CHECK(disk.stopped() || troubled, "open {}: {}", name, opened.error().message);
     if (opened) opened->reset();
@@ -63,6 +80,7 @@ bool ClusterNode::start(const std::vector<ClusterNode*>& peers) {
   node_options.address = name;
   node_options.joining = joining_;
   node_options.settings = shared_.settings;
+  node_options.continues = resume;
   node_options.seed = shared_.random.next() | 1;
   node_options.peers = known_peers_;
   NodeCallbacks callbacks;
@@ -82,8 +100,21 @@ bool ClusterNode::start(const std::vector<ClusterNode*>& peers) {
   node->start();
   invariants_ = std::make_unique<VolumeInvariants>(*volume, shared_.names);
   background(++life);
-  say("{} starts", name);
+  say("{} {}", name, resume ? "goes on" : "starts");
+  if (resume) check_goes_on();
+  connection_lives_ = true;
   return true;
+}
+
+// The guests never noticed: what was theirs to write is.
+void ClusterNode::check_goes_on() {
+  for (GroupId group : open_groups_) {
+    if (!volume->group(group)) continue;
+    const Gate gate = volume->gate(group);
+    SIM_CHECK(gate == Gate::kOpen || gate == Gate::kFrozen,
+              "{}: group {} was open before the daemon died, and its gate is {} after it", name, group,
+              static_cast<int>(gate));
+  }
 }
 
 void ClusterNode::background(std::uint64_t of_life) {
@@ -110,6 +141,10 @@ void ClusterNode::end_process() {
 void ClusterNode::die(bool power) {
   say("{} {}", name, power ? "loses its power" : "is killed");
   power ? shared_.network.power_lost(name) : shared_.network.process_died(name);
+  connection_lives_ = !power;
+  open_groups_.clear();
+  for (const GroupState& group : volume->groups())
+    if (volume->gate(group.id) == Gate::kOpen) open_groups_.push_back(group.id);
   disk.stop();
   end_process();
   power ? disk.lose_power() : disk.restart();

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -39,11 +40,17 @@ class ClusterNode {
 
   void create(bool joining);
   // Starts the process; false: it died while starting (the disk's planned stop), which is a process
-  // death.
-  bool start(const std::vector<ClusterNode*>& peers);
+  // death. resume: the holder lives, and so do the kernel's connection and its unanswered requests; as a
+  // remount if it does not.
+  bool start(const std::vector<ClusterNode*>& peers, bool resume = false);
   // Ends the process, or the machine with what no sync has confirmed.
   void die(bool power);
   bool up() const { return node != nullptr; }
+  // Only the process died: the kernel still waits for what it has asked.
+  bool connection_lives() const { return !up() && connection_lives_; }
+  // A request of the kernel, until it has its answer.
+  RequestId ask();
+  void answered(const RequestId& request) { unanswered_.erase(request.unique); }
   // Whether the machine's planned end has come: the caller lets it die.
   bool must_die() const { return up() && disk.stopped(); }
   // The journal takes nothing more until it is opened again.
@@ -67,12 +74,18 @@ class ClusterNode {
   VolumeOptions options() const;
   void background(std::uint64_t of_life);
   void end_process();
+  void check_goes_on();
 
   ClusterShared& shared_;
   std::unique_ptr<Disk> journal_disk_;
   std::unique_ptr<VolumeInvariants> invariants_;
   std::vector<PeerInfo> known_peers_;
   bool joining_ = false;
+  ConnectionId connection_{};
+  std::set<std::uint64_t> unanswered_;
+  std::uint64_t next_unique_ = 1;
+  bool connection_lives_ = false;
+  std::vector<GroupId> open_groups_;  // when the process died
 };
 
 }  // namespace vmfs::sim

@@ -167,11 +167,13 @@ void run_slow_line_scenario(std::uint64_t seed) {
     for (std::uint64_t cell = 0; cell < 64; ++cell)
       mark_cell(bytes.data() + cell * kCell, number, first + cell);
     auto done = world.wait<void>(
-        0, [&] { return world.node(0).volume->write(**opened, {}, first * kCell, bytes); },
+        0, [&](const Caller& caller) { return world.node(0).volume->write(**opened, caller, first * kCell, bytes); },
         60 * kSecond);
     SIM_CHECK(done && *done, "write {} of {} is not taken within a minute: {}", i, writes,
               done ? done->error().message : "no answer");
-    world.images_.at(image).wrote({number, first, 64, false, ClusterWrite::Kind::kWrite});
+    ClusterWrite write{number, first, 64, false, ClusterWrite::Kind::kWrite};
+    write.end = world.node(0).volume->journal().written_lsn();
+    world.images_.at(image).wrote(write);
     if (i % 16 == 0) world.pass_time(kMillisecond);
     SIM_CHECK(!world.full_copies(), "a peer that was connected all the time is copied whole");
     if (i % 64 == 0)

@@ -26,8 +26,8 @@ ClusterWorld::ClusterWorld(std::uint64_t seed, const ClusterPlan& plan)
   const std::size_t images = plan.images != 0 ? plan.images : random_.between(1, 4);
   for (std::size_t i = 0; i < images; ++i) {
     const std::string name = fmt::format("image{}", i);
-    auto made = wait<ObjectId>(0, [&]() -> Result<ObjectId> {
-      auto created = nodes_[0]->volume->create({}, kRootObject, name, 0600);
+    auto made = wait<ObjectId>(0, [&](const Caller& caller) -> Result<ObjectId> {
+      auto created = nodes_[0]->volume->create(caller, kRootObject, name, 0600);
       if (!created) return pass(std::move(created.error()));
       return created->object;
     });
@@ -40,15 +40,12 @@ ClusterWorld::ClusterWorld(std::uint64_t seed, const ClusterPlan& plan)
 bool ClusterWorld::run_until(const std::function<bool()>& done, std::int64_t limit_ns) {
   return shared_.scheduler.run_until(
       [&] {
-        for (auto& node : nodes_) {
-          if (node->must_die()) {
-            node->die(random_.one_in(2));
-            crashed_ = true;
-          } else if (node->journal_dead()) {
+        for (std::size_t i = 0; i < nodes_.size(); ++i) {
+          if (nodes_[i]->must_die())
+            die(i, random_.one_in(2));
+          else if (nodes_[i]->journal_dead())
             // As the holder does: another daemon takes over, or a person looks at the machine.
-            node->die(random_.one_in(4));
-            crashed_ = true;
-          }
+            die(i, random_.one_in(4));
         }
         return done();
       },
@@ -69,9 +66,32 @@ std::optional<Result<std::string>> ClusterWorld::command(std::size_t index,
 
 // --- What happens to the nodes -----------------------------------------------------------------------
 
+std::size_t ClusterWorld::index_of(const ClusterNode& node) const {
+  std::size_t index = 0;
+  while (nodes_[index].get() != &node) ++index;
+  return index;
+}
+
 void ClusterWorld::die(std::size_t index, bool power) {
-  nodes_[index]->die(power);
+  ClusterNode& node = *nodes_[index];
+  // The death of the process takes nothing that was acknowledged, but for what a failed write or sync
+  // has left in the cache only. The loss of power takes what no sync had confirmed.
+  if (power || node.troubled) {
+    const Lsn durable = node.troubled ? 0 : node.volume->journal().durable_lsn();
+    for (auto& [object, image] : images_) image.lost_memory(index, durable);
+  }
+  node.die(power);
   crashed_ = true;
+}
+
+bool ClusterWorld::resume(std::size_t index) {
+  ClusterNode& node = *nodes_[index];
+  for (int attempt = 0; attempt < 3 && node.connection_lives() && !node.troubled; ++attempt) {
+    if (random_.one_in(2)) return false;
+    if (random_.one_in(4)) pass_time(static_cast<std::int64_t>(random_.below(3 * kSecond)));
+    if (node.start({&other(index)}, true)) return true;
+  }
+  return false;
 }
 
 void ClusterWorld::fail_disk(std::size_t index) {
@@ -146,7 +166,8 @@ std::optional<ClusterNames::State> ClusterWorld::names_of(ClusterNode& node) {
 void ClusterWorld::settle(ClusterNode& node, ObjectId object, bool forced) {
   const auto cells = read(node, object);
   if (!cells) return;
-  const std::string wrong = images_.at(object).settle(*cells, forced);
+  const std::string wrong = images_.at(object).settle(*cells, forced, index_of(node),
+                                                       node.volume->journal().written_lsn());
   SIM_CHECK(wrong.empty(), "on {}, {}: {}", node.name, forced ? "taken by force" : "primary", wrong);
 }
 
@@ -166,8 +187,18 @@ void ClusterWorld::settle_all(ClusterNode& node, bool forced) {
 bool ClusterWorld::write(std::size_t index, ObjectId object) {
   ClusterNode& node = *nodes_[index];
   ClusterImage& image = images_.at(object);
-  auto opened = node.volume->open_image(object, true);
-  if (!opened) return false;
+  // A handle outlives the daemon: the next one opens it again.
+  struct Handle {
+    ObjectRef image;
+    std::uint64_t life = 0;
+  } handle;
+  auto open = [&]() -> Result<ObjectRef> {
+    if (handle.image && handle.life == node.life) return handle.image;
+    VMFS_ASSIGN(handle.image, node.volume->open_image(object, true, handle.image != nullptr));
+    handle.life = node.life;
+    return handle.image;
+  };
+  if (!open()) return false;
   ClusterWrite write;
   write.number = next_++;
   write.first = random_.below(kCells);
@@ -177,30 +208,36 @@ bool ClusterWorld::write(std::size_t index, ObjectId object) {
   Bytes bytes(write.count * kCell);
   for (std::uint64_t i = 0; i < write.count; ++i)
     mark_cell(bytes.data() + i * kCell, write.number, write.first + i);
-  auto done = wait<void>(index, [&]() -> Result<> {
+  auto change = [&](const Caller& caller) -> Result<> {
     // Before the first change after a crash: what is there now?
     if (node.volume->gate(object) == Gate::kOpen && crashed_) settle_all(node, false);
     const std::uint64_t offset = write.first * kCell;
+    VMFS_ASSIGN(ObjectRef opened, open());
     if (write.kind == ClusterWrite::Kind::kZero)
-      return node.volume->zero(**opened, {}, offset, bytes.size(), true, true);
+      return node.volume->zero(*opened, caller, offset, bytes.size(), true, true);
     if (write.kind == ClusterWrite::Kind::kTruncate) {
-      auto set = node.volume->set_attributes({}, object, {.set = {}, .size = offset});
+      auto set = node.volume->set_attributes(caller, object, {.set = {}, .size = offset});
       return set ? Result<>() : pass(std::move(set.error()));
     }
-    return node.volume->write(**opened, {}, offset, bytes);
-  });
+    return node.volume->write(*opened, caller, offset, bytes);
+  };
+  write.in_doubt = true;
+  auto done = wait<void>(index, change, 15 * kSecond, [&] { image.may_have(write); });
   const bool unknown = !done || (!*done && done->error().kind == ErrorKind::kIo && node.troubled);
   if (unknown) {
-    write.in_doubt = true;
-    image.wrote(write);
+    image.may_have(write);
     // It may yet happen: only a restart tells.
     if (node.up()) die(index, random_.one_in(4));
     return false;
   }
-  if (node.up()) node.volume->close_image(*opened, true, done->has_value());
+  if (node.up() && handle.life == node.life)
+    node.volume->close_image(handle.image, true, done->has_value());
   say("write {} of {} on {}: {}", write.number, image.name(), node.name,
       *done ? "ok" : done->error().message);
-  if (*done) image.wrote(write);
+  write.in_doubt = false;
+  write.node = index;
+  write.end = node.volume ? node.volume->journal().written_lsn() : 0;
+  *done ? image.wrote(write) : image.has_not(write.number);
   return done->has_value();
 }
 
@@ -249,40 +286,51 @@ void ClusterWorld::change_names(std::size_t index) {
     change.kind = random_.one_in(2) && change.to != change.name ? ClusterNameChange::Kind::kRename
                                                                 : ClusterNameChange::Kind::kRemove;
   }
-  auto done = wait<void>(index, [&]() -> Result<> {
+  auto make = [&](const Caller& caller) -> Result<> {
     if (node.volume->gate(kNameSpace) == Gate::kOpen && crashed_) settle_all(node, false);
     switch (change.kind) {
       case ClusterNameChange::Kind::kCreate: {
-        auto made = node.volume->create({}, kRootObject, change.name, change.permissions);
+        auto made = node.volume->create(caller, kRootObject, change.name, change.permissions);
         return made ? Result<>() : pass(std::move(made.error()));
       }
       case ClusterNameChange::Kind::kRemove:
-        return node.volume->unlink({}, kRootObject, change.name);
+        return node.volume->unlink(caller, kRootObject, change.name);
       case ClusterNameChange::Kind::kRename:
-        return node.volume->rename({}, kRootObject, change.name, kRootObject, change.to, false);
+        return node.volume->rename(caller, kRootObject, change.name, kRootObject, change.to, false);
     }
     return {};
-  });
+  };
+  // Whether what it is made of is there: another node's names may be those of a moment ago.
+  const bool certain = !crashed_ && node.volume->gate(kNameSpace) == Gate::kOpen;
+  change.number = next_++;
+  change.in_doubt = true;
+  auto done = wait<void>(index, make, 15 * kSecond, [&] { names_.may_have(change); });
   if (done && !*done) {
     const ErrorKind kind = done->error().kind;
     say("names on {}: {} {}: {}", node.name, static_cast<int>(change.kind), change.name,
         done->error().message);
-    if (kind != ErrorKind::kIo && kind != ErrorKind::kNoSpace) return;
+    if (kind != ErrorKind::kIo && kind != ErrorKind::kNoSpace) {
+      SIM_CHECK(!certain || (kind != ErrorKind::kExists && kind != ErrorKind::kNotFound),
+                "a change of names on {} meets one that nobody made: {}", node.name,
+                done->error().message);
+      return names_.has_not(change.number);
+    }
     SIM_CHECK(node.troubled, "a change of names fails without a reason: {}", done->error().message);
   } else if (done) {
     say("names on {}: {} {} {}", node.name, static_cast<int>(change.kind), change.name, change.to);
   }
   change.in_doubt = !done || !*done;
-  names_.changed(change);
-  if (change.in_doubt && node.up()) die(index, random_.one_in(4));
+  if (!change.in_doubt) return names_.changed(change);
+  names_.may_have(change);
+  if (node.up()) die(index, random_.one_in(4));
 }
 
 // Its bytes stay for whoever has it open, and only for them.
 void ClusterWorld::unlink_while_open(std::size_t index) {
   ClusterNode& node = *nodes_[index];
   const std::string name = fmt::format("open{}", next_++);
-  auto made = wait<ObjectId>(index, [&]() -> Result<ObjectId> {
-    auto created = node.volume->create({}, kRootObject, name, 0600);
+  auto made = wait<ObjectId>(index, [&](const Caller& caller) -> Result<ObjectId> {
+    auto created = node.volume->create(caller, kRootObject, name, 0600);
     if (!created) return pass(std::move(created.error()));
     return created->object;
   });
@@ -292,10 +340,12 @@ void ClusterWorld::unlink_while_open(std::size_t index) {
   if (!image) return;
   const std::string text(20'000, static_cast<char>('a' + next_ % 26));
   auto written = wait<void>(
-      index, [&] { return node.volume->write(**image, {}, 0, as_bytes(text)); });
+      index, [&](const Caller& caller) { return node.volume->write(**image, caller, 0, as_bytes(text)); });
   std::optional<Result<>> gone;
   if (written && *written)
-    gone = wait<void>(index, [&] { return node.volume->unlink({}, kRootObject, name); });
+    gone = wait<void>(index, [&](const Caller& caller) {
+      return node.volume->unlink(caller, kRootObject, name);
+    });
   if (gone && *gone) {
     pass_time(static_cast<std::int64_t>(random_.below(8 * kSecond)));
     if (node.life != life || node.disk.stopped()) return;
@@ -412,7 +462,10 @@ void ClusterWorld::heal() {
   };
   SIM_CHECK(!plan_.orphans_go || run_until([&] { return !left_over(); }, 30 * kSecond),
             "images that were unlinked are not deleted:{}", kept);
-  for (auto& [object, image] : images_) settle(*nodes_[0], object, false);
+  for (auto& [object, image] : images_) {
+    settle(*nodes_[0], object, false);
+    image.flushed(image.writes().size(), true);  // both stores have been synced with it
+  }
   settle_names(*nodes_[0], false);
   names_.agreed(*names_of(*nodes_[0]));
   crashed_ = false;

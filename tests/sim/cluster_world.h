@@ -39,19 +39,26 @@ class ClusterWorld {
   void pass_time(std::int64_t ns) {
     run_until([] { return false; }, ns);
   }
-  // Makes a change on a node and waits for its answer while the cluster's time goes on. Nothing:
-  // the node died, or there was none in time (then it will not be done any more).
+  // Makes a change on a node, as a request of the kernel, and waits for its answer while the cluster's
+  // time goes on. If only the daemon dies under it, the next one may be sent the request again, after
+  // `resent` was called (the change may have been made before). Nothing: the node died and the kernel's
+  // connection with it. kWouldWait: no answer in time, and it will not be done any more.
   template <class T, class F>
-  std::optional<Result<T>> wait(std::size_t index, F change, std::int64_t limit_ns = 15 * kSecond);
+  std::optional<Result<T>> wait(std::size_t index, F change, std::int64_t limit_ns = 15 * kSecond,
+                                const std::function<void()>& resent = {});
   // A command to a node, and its answer; nothing: the node died meanwhile.
   std::optional<Result<std::string>> command(std::size_t index, std::function<void(Node::Done)> give);
 
   // --- What happens to the nodes -------------------------------------------------------------------
 
   void die(std::size_t index, bool power);
+  std::size_t index_of(const ClusterNode& node) const;
   void start(std::size_t index) {
-    if (!nodes_[index]->up()) nodes_[index]->start({&other(index)});
+    if (!nodes_[index]->up()) nodes_[index]->start({&other(index)}, random_.one_in(2));
   }
+  // After the death of the daemon alone, now and then: the holder starts the next one at once. False:
+  // the node is down.
+  bool resume(std::size_t index);
   void fail_disk(std::size_t index);
   void mend_disks();
 
@@ -98,30 +105,41 @@ class ClusterWorld {
 };
 
 template <class T, class F>
-std::optional<Result<T>> ClusterWorld::wait(std::size_t index, F change, std::int64_t limit_ns) {
+std::optional<Result<T>> ClusterWorld::wait(std::size_t index, F change, std::int64_t limit_ns,
+                                            const std::function<void()>& resent) {
   ClusterNode& node = *nodes_[index];
   struct Attempt {
     std::optional<Result<T>> answer;
     bool given_up = false;
   };
-  auto attempt = std::make_shared<Attempt>();
-  auto retry = std::make_shared<std::function<void()>>();
-  *retry = [attempt, change, &node, again = std::weak_ptr(retry)] {
-    if (attempt->given_up) return;
-    Result<T> result = change();
-    if (result || result.error().kind != ErrorKind::kWouldWait)
-      attempt->answer = std::move(result);
-    else
-      node.volume->park(kNameSpace, [self = again.lock()] { (*self)(); });
-  };
-  const std::uint64_t life = node.life;
-  (*retry)();
-  run_until([&] { return attempt->answer || node.life != life; }, limit_ns);
-  attempt->given_up = true;
-  if (node.life != life || node.disk.stopped()) return std::nullopt;
-  return attempt->answer
-             ? std::move(attempt->answer)
-             : std::optional<Result<T>>(fail(ErrorKind::kWouldWait, EAGAIN, "parked"));
+  Caller caller{.request = node.ask()};
+  for (;;) {
+    auto attempt = std::make_shared<Attempt>();
+    auto retry = std::make_shared<std::function<void()>>();
+    *retry = [attempt, change, caller, &node, again = std::weak_ptr(retry)] {
+      if (attempt->given_up) return;
+      Result<T> result = change(caller);
+      if (result || result.error().kind != ErrorKind::kWouldWait)
+        attempt->answer = std::move(result);
+      else
+        node.volume->park(kNameSpace, [self = again.lock()] { (*self)(); });
+    };
+    const std::uint64_t life = node.life;
+    (*retry)();
+    run_until([&] { return attempt->answer || node.life != life; }, limit_ns);
+    attempt->given_up = true;
+    if (node.life == life && !node.disk.stopped()) {
+      node.answered(caller.request);
+      return attempt->answer
+                 ? std::move(attempt->answer)
+                 : std::optional<Result<T>>(fail(ErrorKind::kWouldWait, EAGAIN, "parked"));
+    }
+    // The disk's end is the daemon's: what it found out after that reaches nobody.
+    run_until([&] { return node.life != life; }, kSecond);
+    if (!resent || !resume(index)) return std::nullopt;
+    resent();
+    caller.resent = true;
+  }
 }
 
 }  // namespace vmfs::sim

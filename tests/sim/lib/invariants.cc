@@ -19,6 +19,14 @@ void RecordNames::note(const RecordHeader& header) {
             "invariant 3: group {:016x} has two records with epoch {:016x} seq {}: types {} and {}",
             header.group, header.epoch, header.seq, static_cast<int>(entry->second.type),
             static_cast<int>(header.type));
+  if (header.unique == 0) return;
+  const std::tuple place{header.group, header.epoch, header.seq};
+  auto [request, first] = requests_.try_emplace(
+      {header.connection, header.unique, header.type, header.offset}, place);
+  SIM_CHECK(first || request->second == place,
+            "request {} of connection {:016x} was carried out twice: as seq {} and as seq {}, type {}",
+            header.unique, header.connection, std::get<2>(request->second), header.seq,
+            static_cast<int>(header.type));
 }
 
 void VolumeInvariants::check_new_records() {

@@ -27,6 +27,14 @@ class RecordNames {
     friend bool operator==(const Content&, const Content&) = default;
   };
   std::map<std::tuple<std::uint64_t, std::uint64_t, std::uint64_t>, Content> names_;
+  // Where the record of a request is: a request that came twice was carried out once.
+  struct Request {
+    std::uint64_t connection, unique;
+    RecordType type;
+    std::uint64_t offset;
+    friend auto operator<=>(const Request&, const Request&) = default;
+  };
+  std::map<Request, std::tuple<std::uint64_t, std::uint64_t, std::uint64_t>> requests_;
 };
 
 // Follows one life of a volume.
