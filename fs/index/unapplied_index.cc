@@ -234,6 +234,11 @@ void UnappliedIndex::remove(const std::vector<UnappliedExtent>& applied) {
   }
 }
 
+void UnappliedIndex::give_back_memory() {
+  std::unique_lock exclusive(state_->lock);
+  for (auto& generation : state_->generations) generation->drop_empty_pages();
+}
+
 void UnappliedIndex::start_generation() {
   std::unique_lock exclusive(state_->lock);
   // An empty one needs no successor: nothing in it is older.

@@ -72,6 +72,9 @@ class UnappliedIndex {
   // These are in the store now (readable there): forgets them, except what newer inserts replaced.
   void remove(const std::vector<UnappliedExtent>& applied);
 
+  // Frees what is kept for later inserts.
+  void give_back_memory();
+
   // --- Snapshots -------------------------------------------------------------------------------
 
   // Later inserts go to a new generation; what is here stays readable as the older one until drained.

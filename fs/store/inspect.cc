@@ -50,7 +50,7 @@ Result<std::string> inspect_state(ByteView content, const std::string& shown) {
          group.id == kNameSpace ? " (name space)" : "",
          raw(group.owner) ? fmt::format("{}", group.owner) : "none",
          raw(group.taker) ? fmt::format(", released to {}", group.taker) : "", group.seq,
-         group.inconsistent ? ", inconsistent" : "", group.split ? ", split" : "");
+         group.inconsistent ? ", inconsistent" : "", group.split ? ", split" : group.suspended ? ", suspended" : "");
     if (raw(group.recycled.epoch))
       line("  recycled through epoch {} seq {}", group.recycled.epoch, group.recycled.seq);
     for (const EpochEntry& entry : group.history)

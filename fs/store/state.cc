@@ -27,7 +27,7 @@ constexpr std::size_t kGroupSizeMin = 8 * 3 + 4 + 8 + 16 + 1;
 constexpr std::size_t kPeerSizeMin = 8 + 4 + 8 + 1 + 8;
 constexpr std::size_t kAnsweredSize = 8 + 8 + 4 + 8;
 
-enum GroupFlags : std::uint8_t { kInconsistentFlag = 1, kSplitFlag = 2, kGroupFlagsAll = 3 };
+enum GroupFlags : std::uint8_t { kInconsistentFlag = 1, kSplitFlag = 2, kSuspendedFlag = 4, kGroupFlagsAll = 7 };
 
 std::uint64_t hash_of(StateHeader header, ByteView body) {
   header.hash = 0;
@@ -40,7 +40,8 @@ void put(Writer& out, const GroupState& group) {
   for (const EpochEntry& entry : group.history) vmfs::put(out, entry);
   out.put(group.seq).put(group.recycled.epoch).put(group.recycled.seq);
   out.put(static_cast<std::uint8_t>((group.inconsistent ? kInconsistentFlag : 0) |
-                                    (group.split ? kSplitFlag : 0)));
+                                    (group.split ? kSplitFlag : 0) |
+                                    (group.suspended ? kSuspendedFlag : 0)));
 }
 
 // How many elements of at least that size follow. No more can be meant than there are bytes, so that
@@ -66,6 +67,7 @@ const char* parse(Reader& in, GroupState& group) {
   if (flags & ~kGroupFlagsAll) return "a group has flags that are unknown";
   group.inconsistent = flags & kInconsistentFlag;
   group.split = flags & kSplitFlag;
+  group.suspended = flags & kSuspendedFlag;
   return nullptr;
 }
 

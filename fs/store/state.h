@@ -32,6 +32,8 @@ struct GroupState {
   bool inconsistent = false;
   // Both sides have changes that the other lacks; replication of this group has stopped.
   bool split = false;
+  // Owned here, but not yet settled with the peers: a daemon that goes on with the connection leaves it so.
+  bool suspended = false;
 };
 
 struct PeerState {

@@ -60,6 +60,12 @@ Result<bool> Volume::apply_some(bool all) {
     v.refresh_admission();
   }
   std::lock_guard lock(v.apply_mutex_);
+  if (v.settling_unsaved_.exchange(false)) {
+    if (auto saved = v.save_state(); !saved) {
+      v.settling_unsaved_.store(true);
+      return pass(std::move(saved.error()));
+    }
+  }
   VMFS_TRY(v.sample_if_due());
   if (v.checkpoint_wanted_ || (!v.pass_.active && v.release_due())) {
     VMFS_TRY(v.checkpoint_locked());
@@ -172,8 +178,10 @@ Result<bool> Volume::Impl::apply_step() {
     pass_.offset = 0;
     pass_.visited = false;
   }
-  if (applied != 0 && index_memory_->load() <= options_.memory_max) wake_resources();
-  if (pass_.image < pass_.images.size()) return true;
+  const bool complete = pass_.image >= pass_.images.size();
+  if (complete) give_back_memory();
+  if ((applied != 0 || complete) && index_memory_->load() <= options_.memory_max) wake_resources();
+  if (!complete) return true;
   pass_.active = false;
   pass_.images.clear();
   applied_through_ = std::max(applied_through_, pass_.through);
@@ -183,6 +191,14 @@ Result<bool> Volume::Impl::apply_step() {
   }
   checkpoint_wanted_ = true;
   return false;
+}
+
+// What many images keep for their next writes must not be what writers wait for: nothing would end that.
+void Volume::Impl::give_back_memory() {
+  if (index_memory_->load() <= options_.memory_max / 2) return;
+  std::shared_lock names(names_mutex_);
+  for (const auto& [id, inode] : tree_.objects())
+    if (inode->image) inode->image->index.give_back_memory();
 }
 
 void Volume::Impl::touch(Inode& inode) {

@@ -25,6 +25,9 @@ GroupState Volume::Impl::state_of(VolumeGroup& group) {
   state.recycled = group.recycled;
   state.inconsistent = group.inconsistent;
   state.split = group.split;
+  const Gate gate = group.gate.load();
+  state.suspended =
+      group.owner == node_ && (gate == Gate::kSuspended || gate == Gate::kInconsistent);
   return state;
 }
 
@@ -117,6 +120,11 @@ bool Volume::change_gate(GroupId id, Gate from, Gate to) {
   // not read it as it was before.
   if (to == Gate::kOpen && v.first_pending_.load() != 0 && !publish_received(v.journal_->durable_lsn())) return false;
   if (!group->gate.compare_exchange_strong(from, to, std::memory_order_acq_rel)) return false;
+  // Another daemon of this connection is to know.
+  if ((from == Gate::kSuspended) != (to == Gate::kSuspended)) {
+    v.settling_unsaved_.store(true);
+    v.want_apply();
+  }
   if (to == Gate::kOpen) {
     v.orphans_wait_.store(true);
     v.want_apply();
@@ -301,7 +309,17 @@ Result<Lsn> Volume::take(GroupId id, EpochCause cause) {
     VMFS_TRY(v.journal_->sync_through(v.journal_->written_lsn()));
     VMFS_TRY(publish_received(v.journal_->durable_lsn()));
   }
-  return v.with_group_locked(id, [&](VolumeGroup& group) { return v.take_locked(group, cause); });
+  bool was_suspended = false;
+  VMFS_ASSIGN(Lsn end, v.with_group_locked(id, [&](VolumeGroup& group) {
+    was_suspended = group.gate.load() == Gate::kSuspended;
+    return v.take_locked(group, cause);
+  }));
+  // Whoever took it by force may start its guest now: the death of this daemon must not stop that.
+  if (was_suspended) {
+    std::lock_guard lock(v.apply_mutex_);
+    if (!v.save_state()) v.settling_unsaved_.store(true);  // it is the owner all the same
+  }
+  return end;
 }
 
 Result<Lsn> Volume::Impl::take_locked(VolumeGroup& group, EpochCause cause) {

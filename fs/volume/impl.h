@@ -288,6 +288,8 @@ struct Volume::Impl {
 
   // --- Groups (groups.cc) -------------------------------------------------------------------------------
 
+  // Groups were settled or suspended since the state was saved: see GroupState::suspended.
+  std::atomic<bool> settling_unsaved_{false};
   std::atomic<std::uint32_t> epoch_events_{0};
   std::atomic<EpochCause> epoch_cause_{EpochCause::kUncleanStop};
 
@@ -325,6 +327,7 @@ struct Volume::Impl {
 
   std::mutex receive_mutex_;
   std::deque<PendingRecord> pending_;
+  std::uint64_t pending_memory_ = 0;  // bytes
   std::atomic<Lsn> first_pending_{0};  // 0: none
   Lsn first_pending_of(GroupId group) const;  // beyond all: none; with receive_mutex_ held
   struct Notice {
@@ -391,6 +394,7 @@ struct Volume::Impl {
   Result<> apply_zeros(File& file, const UnappliedExtent& extent);
   Result<> apply_fully(Inode& inode);
   void unlist_if_applied(Inode& inode);
+  void give_back_memory();
   void touch(Inode& inode);
   Result<> checkpoint_locked();
   Result<> make_checkpoint();

@@ -178,8 +178,16 @@ Result<> Volume::Impl::recover(const CheckpointState& state, const OpenArguments
       [&](Lsn lsn, const SealEntry& record) { return replay_record(lsn, record); }));
   std::erase_if(answers_, [](const auto& entry) { return entry.second.request.unique == 0; });
 
-  // Gates. A group goes on by itself only if its owner's life goes on, or if there is nobody to ask.
-  bool suspended = options_.has_peers && !continues;
+  // Gates. A group goes on by itself only if its owner's life goes on, or if there is nobody to ask. What
+  // the daemon before had not settled yet is not settled by its death; what is not in the state has come
+  // with the name space.
+  std::unordered_map<GroupId, bool> suspended_before;
+  for (const GroupState& group : state.groups) suspended_before[group.id] = group.suspended;
+  auto suspended = [&](GroupId id) {
+    if (!options_.has_peers || !continues) return options_.has_peers;
+    auto before = suspended_before.find(id);
+    return before != suspended_before.end() ? before->second : suspended_before[kNameSpace];
+  };
   bool unclean = !state.clean && !continues;
   if (unclean) {
     epoch_cause_.store(EpochCause::kUncleanStop);
@@ -192,7 +200,7 @@ Result<> Volume::Impl::recover(const CheckpointState& state, const OpenArguments
   Sample sample;
   sample.lsn = journal_->reserved_lsn();
   auto settle = [&](VolumeGroup& group) {
-    group.gate.store(resting_gate(group, suspended));
+    group.gate.store(resting_gate(group, suspended(group.id)));
     group.sampled = {group.cursor.epoch, group.cursor.seq};
     // Recovery made all of it durable here; what the peers have of it is for the next flush to ask.
     if (options_.has_peers && group.owner == node_) group.last_change.store(group.last_record.load());

@@ -211,6 +211,12 @@ bool Volume::Impl::is_past(VolumeGroup& group, Position position) {
 Result<Lsn> Volume::receive(std::span<const ReceivedRecord> records) {
   Impl& v = *impl_;
   std::lock_guard lock(v.receive_mutex_);
+  // Beyond the bound nothing is taken: what waits here is shown once it is durable, and what is shown the
+  // applier takes out of the index. Neither needs anything from the peer.
+  if (v.index_memory_->load() + v.pending_memory_ > v.options_.memory_max) {
+    v.want_apply();
+    return v.would_wait();
+  }
   std::unordered_map<GroupId, Position> positions;
   std::vector<bool> repeats(records.size());
   for (std::size_t i = 0; i < records.size(); ++i) {
@@ -262,6 +268,7 @@ Result<Journal::Reservation> Volume::Impl::append_received(Draft& draft) {
   raise_to(group->last_record, place->end);
   PendingRecord pending{place->lsn, place->end, draft.header, {}};
   if (!is_data(draft.header)) pending.payload.assign(draft.payload.begin(), draft.payload.end());
+  pending_memory_ += sizeof(PendingRecord) + pending.payload.size();
   pending_.push_back(std::move(pending));
   journal_->fill(draft, *place, true);
   if (draft.header.type == RecordType::kBaseBegin) {
@@ -316,6 +323,7 @@ Result<> Volume::Impl::publish_locked(Lsn durable, std::vector<Notice>& notices)
       return published;
     }
     no_problem("publish");
+    pending_memory_ -= sizeof(PendingRecord) + pending_.front().payload.size();
     pending_.pop_front();
     // After it is in the index: see start_pass().
     first_pending_.store(pending_.empty() ? 0 : pending_.front().lsn);

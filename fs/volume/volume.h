@@ -113,8 +113,8 @@ class Volume {
     std::function<std::vector<std::uint64_t>()> unanswered_now;
   };
   // Recovers: replays the journal from the last checkpoint into the index and the name space. When it
-  // returns, everything acknowledged before is readable. If only the daemon died (`connection` names
-  // the connection of the checkpoint's life) ownership goes on; otherwise, with peers, owned groups
+  // returns, everything acknowledged before is readable. If only the daemon died (`connection` is given)
+  // ownership goes on as it was: what was still kSuspended stays so. Otherwise, with peers, owned groups
   // are kSuspended. After an unclean stop of the machine the next change of each owned group starts a
   // new epoch.
   static Result<std::unique_ptr<Volume>> open(Disk& store, Disk& journal, Clock& clock,
@@ -226,7 +226,9 @@ class Volume {
 
   // Appends records of groups that others own, in order; written when it returns, nothing visible yet.
   // kProtocol if a record does not continue its group here (wrong epoch, gap in seq): nothing of the
-  // call is appended then. A repeat of records already here is passed over. kWouldWait: journal full.
+  // call is appended then. A repeat of records already here is passed over. kWouldWait: journal
+  // full, or memory used up: nothing of the call is shown; call again when what came before was published and
+  // applied.
   // A group owned here is received too while its gate is not open (kSuspended: a tail that this node
   // lost comes back from the peer that has it; or a follow replaces it).
   // kBaseBegin sets the group's history and position to those that it carries (the group comes to be

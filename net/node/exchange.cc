@@ -234,6 +234,8 @@ void Node::Impl::audit(Peer& peer) {
   if (peer.stream->copies.has(kNameSpace) || positions.stopped(kNameSpace)) return;
   auto held = positions.position(kNameSpace);
   if (!held || receiving(kNameSpace)) return;
+  // A copy of it has come and is not shown yet: what only this node has goes with that.
+  if (auto names = volume.group(kNameSpace); !names || names->inconsistent) return;
   std::vector<GroupId> groups = std::move(peer.audit);
   peer.audit.clear();
   for (GroupId group : groups) {

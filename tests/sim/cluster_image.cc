@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 namespace vmfs::sim {
 
@@ -12,9 +13,14 @@ void ClusterImage::flushed(std::size_t writes, bool peers_too) {
   if (peers_too) flushed_on_both_ = std::max(flushed_on_both_, writes);
 }
 
+void ClusterImage::held(std::size_t writes, std::size_t node) {
+  held_[node] = std::max(held_[node], writes);
+}
+
 void ClusterImage::lost_memory(std::size_t node, Lsn durable) {
   for (ClusterWrite& write : writes_)
     if (write.node == node && write.end > durable) write.at_risk = true;
+  held_[node] = flushed_on_both_;
 }
 
 // What one image holds is a beginning of its sequence: whatever came before a promised write is, too.
@@ -27,14 +33,20 @@ std::size_t ClusterImage::promised() const {
 std::optional<std::size_t> ClusterImage::moment(const std::vector<ChangeNumber>& cells,
                                                 std::size_t floor,
                                                 std::vector<bool>* left_out) const {
+  return moment_of(writes_, cells, floor, left_out);
+}
+
+std::optional<std::size_t> ClusterImage::moment_of(const std::vector<ClusterWrite>& writes,
+                                                   const std::vector<ChangeNumber>& cells,
+                                                   std::size_t floor, std::vector<bool>* left_out) {
   // Each write in doubt may have been done or not. There are few at a time: all ways are tried.
   std::vector<std::size_t> doubts;
-  for (std::size_t i = 0; i < writes_.size(); ++i)
-    if (writes_[i].in_doubt) doubts.push_back(i);
+  for (std::size_t i = 0; i < writes.size(); ++i)
+    if (writes[i].in_doubt) doubts.push_back(i);
   if (doubts.size() > 8) return std::nullopt;
   std::optional<std::size_t> latest;
   for (std::uint32_t choice = 0; choice < (1u << doubts.size()); ++choice) {
-    std::vector<bool> skip(writes_.size());
+    std::vector<bool> skip(writes.size());
     for (std::size_t i = 0; i < doubts.size(); ++i) skip[doubts[i]] = (choice >> i) & 1;
     std::vector<ChangeNumber> state;
     for (std::size_t count = 0;; ++count) {
@@ -42,8 +54,8 @@ std::optional<std::size_t> ClusterImage::moment(const std::vector<ChangeNumber>&
         latest = count;
         if (left_out) *left_out = skip;
       }
-      if (count == writes_.size()) break;
-      const ClusterWrite& write = writes_[count];
+      if (count == writes.size()) break;
+      const ClusterWrite& write = writes[count];
       if (skip[count]) continue;
       if (write.kind == ClusterWrite::Kind::kTruncate) {
         state.resize(write.first);
@@ -60,7 +72,7 @@ std::optional<std::size_t> ClusterImage::moment(const std::vector<ChangeNumber>&
 std::string ClusterImage::settle(const std::vector<ChangeNumber>& cells, bool forced,
                                  std::size_t node, Lsn written) {
   std::vector<bool> left_out;
-  const std::size_t floor = forced ? flushed_on_both_ : promised();
+  const std::size_t floor = forced ? std::max(flushed_on_both_, held_[node]) : promised();
   const auto count = moment(cells, floor, &left_out);
   if (!count) {
     if (auto earlier = moment(cells, 0, nullptr))
@@ -74,8 +86,10 @@ std::string ClusterImage::settle(const std::vector<ChangeNumber>& cells, bool fo
     return fmt::format("{}: the content is that of no moment (known:{}; {} promised; found:{})",
                        name_, known, floor, found);
   }
+  if (forced && promised() > *count) discarded_.push_back({writes_, promised()});
   std::vector<ClusterWrite> kept;
   std::size_t flushed = 0, on_both = 0;
+  std::map<std::size_t, std::size_t> held;
   for (std::size_t i = 0; i < *count; ++i) {
     if (left_out[i]) continue;
     kept.push_back(writes_[i]);
@@ -86,10 +100,26 @@ std::string ClusterImage::settle(const std::vector<ChangeNumber>& cells, bool fo
     kept.back().end = written;
     if (i < flushed_) flushed = kept.size();
     if (i < flushed_on_both_) on_both = kept.size();
+    for (const auto& [holder, writes] : held_)
+      if (i < writes) held[holder] = kept.size();
   }
+  held_ = std::move(held);
   writes_ = std::move(kept);
   flushed_ = flushed;
   flushed_on_both_ = on_both;
+  return {};
+}
+
+std::string ClusterImage::check_kept(const std::vector<std::vector<ChangeNumber>>& kept) {
+  for (const Discarded& lost : std::exchange(discarded_, {})) {
+    const bool found = std::any_of(kept.begin(), kept.end(), [&](const auto& cells) {
+      return moment_of(lost.writes, cells, lost.promised, nullptr).has_value();
+    });
+    if (!found)
+      return fmt::format("{}: {} writes were acknowledged and {} images are kept of what was left: none has "
+                         "them",
+                         name_, lost.promised, kept.size());
+  }
   return {};
 }
 

@@ -2,6 +2,7 @@
 // and up to where which promise holds.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -41,6 +42,8 @@ class ClusterImage {
   // A flush was acknowledged that began when so many writes were there; peers_too: in sync mode
   // with the peer in sync all the time, so that both have it durably.
   void flushed(std::size_t writes, bool peers_too);
+  // The same in semisync mode: that node has them, if only in its memory.
+  void held(std::size_t writes, std::size_t node);
   // The node's journal kept only what was durable: what it alone was asked to remember may be gone.
   void lost_memory(std::size_t node, Lsn durable);
 
@@ -51,6 +54,9 @@ class ClusterImage {
   std::string settle(const std::vector<ChangeNumber>& cells, bool forced, std::size_t node, Lsn written);
   // Whether the content is that of some moment, whichever.
   std::string check_some_moment(const std::vector<ChangeNumber>& cells) const;
+  // What the settling by force has left out was the only copy of something: one of these, kept on the
+  // node that was left, must have it. Forgets it.
+  std::string check_kept(const std::vector<std::vector<ChangeNumber>>& kept);
 
  private:
   // So many writes are promised on the node that stays or becomes primary in the ordinary way.
@@ -58,10 +64,19 @@ class ClusterImage {
   // After how many writes the content was so; the latest such moment at or above `floor`.
   std::optional<std::size_t> moment(const std::vector<ChangeNumber>& cells, std::size_t floor,
                                     std::vector<bool>* left_out) const;
+  static std::optional<std::size_t> moment_of(const std::vector<ClusterWrite>& writes,
+                                              const std::vector<ChangeNumber>& cells,
+                                              std::size_t floor, std::vector<bool>* left_out);
 
   std::string name_;
   std::vector<ClusterWrite> writes_;
   std::size_t flushed_ = 0, flushed_on_both_ = 0;
+  std::map<std::size_t, std::size_t> held_;  // by node: so many writes are in its journal
+  struct Discarded {
+    std::vector<ClusterWrite> writes;
+    std::size_t promised;
+  };
+  std::vector<Discarded> discarded_;
 };
 
 }  // namespace vmfs::sim

@@ -17,6 +17,10 @@ ClusterNode::ClusterNode(ClusterShared& shared, std::string name_in)
       shared_(shared) {
   if (!disk.make_directory("journal", "sim")) fail_scenario("the journal's directory");
   journal_disk_ = disk.subdirectory("journal");
+  disk.set_hook([this](const DiskCall& call) -> std::optional<int> {
+    watch(call);
+    return std::nullopt;
+  });
 }
 
 ClusterNode::~ClusterNode() {
@@ -30,6 +34,7 @@ VolumeOptions ClusterNode::options() const {
   options.journal.node = id;
   options.journal.segment_size = 1u << 20;
   options.journal.size_max = 6u << 20;
+  options.memory_max = shared_.memory_max;
   options.has_peers = !known_peers_.empty();
   options.joining = joining_;
   return options;
@@ -85,6 +90,7 @@ bool ClusterNode::start(const std::vector<ClusterNode*>& peers, bool resume) {
   node_options.peers = known_peers_;
   NodeCallbacks callbacks;
   callbacks.admitted = [this] { joining_ = false; };
+  callbacks.settings_changed = [this](const VolumeSettings& settings) { shared_.settings = settings; };
   callbacks.peer_changed = [this](const PeerInfo& info) {
     for (PeerInfo& known : known_peers_)
       if (known.address == info.address) {
@@ -98,7 +104,9 @@ bool ClusterNode::start(const std::vector<ClusterNode*>& peers, bool resume) {
   shell->set_tick([this] { node->tick(); });
   shell->listen(*node, [this](std::unique_ptr<Link> link) { node->link_opened(std::move(link)); });
   node->start();
-  invariants_ = std::make_unique<VolumeInvariants>(*volume, shared_.names);
+  invariants_ = std::make_unique<VolumeInvariants>(
+      *volume, shared_.names,
+      [this](const RecordHeader& header, ByteView payload, Lsn end) { note(header, payload, end); });
   background(++life);
   say("{} {}", name, resume ? "goes on" : "starts");
   if (resume) check_goes_on();
@@ -142,9 +150,17 @@ void ClusterNode::die(bool power) {
   say("{} {}", name, power ? "loses its power" : "is killed");
   power ? shared_.network.power_lost(name) : shared_.network.process_died(name);
   connection_lives_ = !power;
+  // What no sync had confirmed may be gone, and its place in the journal be another's.
+  if (power && !troubled)
+    std::erase_if(ends_, [durable = volume->journal().durable_lsn()](const auto& entry) {
+      return entry.second > durable;
+    });
+  // That a group is settled is on disk a moment later; before that, it may have to be settled again.
   open_groups_.clear();
-  for (const GroupState& group : volume->groups())
-    if (volume->gate(group.id) == Gate::kOpen) open_groups_.push_back(group.id);
+  for (const auto& [group, since] : open_since_)
+    if (volume->gate(group) == Gate::kOpen && shared_.scheduler.now() - since >= kSecond)
+      open_groups_.push_back(group);
+  open_since_.clear();
   disk.stop();
   end_process();
   power ? disk.lose_power() : disk.restart();
@@ -166,11 +182,69 @@ bool ClusterNode::settled() {
          });
 }
 
+void ClusterNode::note(const RecordHeader& header, ByteView payload, Lsn end) {
+  const bool data = header.type == RecordType::kWrite ||
+                    (header.type == RecordType::kBaseData && header.group != raw(kNameSpace));
+  if (!data) return;
+  const std::uint64_t skipped = (kCell - header.offset % kCell) % kCell;
+  for (std::uint64_t at = skipped; at + kCell <= payload.size(); at += kCell) {
+    auto mark = read_mark(payload.data() + at, (header.offset + at) / kCell);
+    if (!mark || *mark == 0) continue;
+    auto [entry, first] = ends_.try_emplace(*mark, end);
+    if (!first) entry->second = std::min(entry->second, end);
+  }
+}
+
+void ClusterNode::check_store() {
+  const Lsn durable = volume->journal().durable_lsn();
+  for (const std::string& image : shared_.images) {
+    auto content = read_whole_file(disk, "images/" + image, "sim.check");
+    if (!content) continue;  // a rename is being redone, or the disk has come to its end
+    for (std::uint64_t i = 0; (i + 1) * kCell <= content->size(); ++i) {
+      auto mark = read_mark(content->data() + i * kCell, i);
+      SIM_CHECK(mark, "invariant 1: the store of {} has bytes in {} cell {} that nobody wrote", name, image, i);
+      if (*mark == 0) continue;
+      auto end = ends_.find(*mark);
+      SIM_CHECK(end != ends_.end(), "invariant 1: the store of {} has change {} in {}, which its journal never had",
+                name, *mark, image);
+      SIM_CHECK(end->second <= durable,
+                "invariant 2: the store of {} has change {} in {}, which ends at {} and is not durable (the "
+                "journal is up to {})",
+                name, *mark, image, end->second, durable);
+    }
+  }
+}
+
+// Between two writes to the store, and before journal space is freed.
+void ClusterNode::watch(const DiskCall& call) {
+  if (!invariants_ || watching_ || !wrong_.empty() || disk.stopped()) return;
+  const std::string_view label(call.label);
+  const bool applying = label == "store.apply" && call.operation == Operation::kWrite;
+  if (!applying && label != "state.write") return;
+  if (applying && !shared_.random.one_in(8)) return;
+  watching_ = true;
+  try {
+    invariants_->check_new_records();
+    check_store();
+  } catch (const SimFailure& failure) {
+    if (!disk.stopped()) wrong_ = failure.what;
+  }
+  watching_ = false;
+}
+
 void ClusterNode::check() {
+  if (!wrong_.empty()) throw SimFailure{wrong_};
   if (!up() || disk.stopped()) return;
+  for (const GroupState& group : volume->groups()) {
+    if (volume->gate(group.id) == Gate::kOpen)
+      open_since_.try_emplace(group.id, shared_.scheduler.now());
+    else
+      open_since_.erase(group.id);
+  }
   invariants_->check_new_records();
   invariants_->check_journal();
   invariants_->check_histories();
+  if (shared_.random.one_in(8)) check_store();
 }
 
 }  // namespace vmfs::sim

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -14,6 +15,7 @@
 #include "tests/sim/lib/sim_disk.h"
 #include "tests/sim/lib/sim_network.h"
 #include "tests/sim/lib/sim_shell.h"
+#include "tests/sim/lib/volume_model.h"
 
 namespace vmfs::sim {
 
@@ -30,7 +32,9 @@ struct ClusterShared {
   SimNetwork network;
   VolumeId volume{};
   VolumeSettings settings;
+  std::uint64_t memory_max = 0;  // of the not-yet-applied index
   RecordNames names;
+  std::vector<std::string> images;  // their names in the root
 };
 
 class ClusterNode {
@@ -60,6 +64,8 @@ class ClusterNode {
   bool settled();
   bool in_sync();
   void check();  // the invariants that one node shows
+  // 1 and 2: what the store's images hold are bytes of records that are durable in the journal here.
+  void check_store();
 
   const std::string name;
   const NodeId id;
@@ -75,6 +81,8 @@ class ClusterNode {
   void background(std::uint64_t of_life);
   void end_process();
   void check_goes_on();
+  void watch(const DiskCall& call);
+  void note(const RecordHeader& header, ByteView payload, Lsn end);
 
   ClusterShared& shared_;
   std::unique_ptr<Disk> journal_disk_;
@@ -85,7 +93,12 @@ class ClusterNode {
   std::set<std::uint64_t> unanswered_;
   std::uint64_t next_unique_ = 1;
   bool connection_lives_ = false;
+  std::map<GroupId, std::int64_t> open_since_;  // as check() saw it
   std::vector<GroupId> open_groups_;  // when the process died
+  // Of each change that this node's journal has ever held: where the first record with it ends.
+  std::map<ChangeNumber, Lsn> ends_;
+  std::string wrong_;  // found from within a call of the volume: told later
+  bool watching_ = false;
 };
 
 }  // namespace vmfs::sim

@@ -13,7 +13,7 @@ void step(ClusterWorld& world) {
   world.pass_time(static_cast<std::int64_t>(random.below(200 * kMillisecond)));
   const std::size_t index = random.percent(80) ? world.writer_ : 1 - world.writer_;
   ClusterNode& node = world.node(index);
-  switch (random.below(36)) {
+  switch (random.below(38)) {
     default:
       if (node.up()) world.write(index, world.pick_image());
       break;
@@ -69,6 +69,10 @@ void step(ClusterWorld& world) {
     case 20:
       if (random.one_in(2)) world.mend_disks();
       break;
+    case 21:
+    case 22:
+      world.compare_stores();
+      break;
   }
   for (auto& each : world.nodes_) each->check();
 }
@@ -111,6 +115,16 @@ bool take_by_force(ClusterWorld& world) {
   for (auto& [object, image] : world.images_) world.settle(node, object, true);
   world.settle_names(node, true);
   world.crashed_ = false;
+  if (world.freezes()) {
+    SIM_CHECK(!world.write(world.writer_, world.pick_image()), "freeze: {} acknowledges alone", node.name);
+    if (!node.up()) return true;
+    VolumeSettings settings = world.shared_.settings;
+    settings.on_peer_loss = OnPeerLoss::kContinue;
+    auto set = world.command(world.writer_, [&](Node::Done done) {
+      node.node->set_settings(settings, std::move(done));
+    });
+    if (!set) return true;
+  }
   // A taker that changed nothing would give way to the tail that the other kept.
   for (auto& [object, image] : world.images_)
     if (!node.up() || !world.write(world.writer_, object)) return false;
@@ -119,6 +133,7 @@ bool take_by_force(ClusterWorld& world) {
   if (!node.up() || world.names_.changes().size() == names) return false;
   world.start(from);
   world.converge("after the return of a failed primary");
+  world.check_kept(world.node(from));
   return true;
 }
 

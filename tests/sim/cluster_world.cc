@@ -10,7 +10,12 @@ ClusterWorld::ClusterWorld(std::uint64_t seed, const ClusterPlan& plan)
   static constexpr ReplicationMode kModes[] = {ReplicationMode::kSync, ReplicationMode::kSync,
                                                ReplicationMode::kSemisync, ReplicationMode::kAsync};
   shared_.settings.mode = plan.mode.value_or(kModes[random_.below(4)]);
-  say("mode {}", to_string(shared_.settings.mode));
+  if (plan.on_peer_loss.value_or(random_.one_in(3) ? OnPeerLoss::kFreeze : OnPeerLoss::kContinue) ==
+      OnPeerLoss::kFreeze)
+    shared_.settings.on_peer_loss = OnPeerLoss::kFreeze;
+  // Now and then less than the images' cells need.
+  shared_.memory_max = random_.one_in(3) ? random_.between(1, 16) << 10 : 256u << 20;
+  say("mode {}{}, memory {}", to_string(shared_.settings.mode), freezes() ? ", freeze" : "", shared_.memory_max);
   PathOptions path;
   path.delay_ns = static_cast<std::int64_t>(random_.between(50'000, 20'000'000));
   path.jitter_ns = path.delay_ns / 4;
@@ -33,6 +38,7 @@ ClusterWorld::ClusterWorld(std::uint64_t seed, const ClusterPlan& plan)
     });
     SIM_CHECK(made && *made, "create: {}", made ? made->error().message : "no answer");
     images_.emplace(**made, ClusterImage(name));
+    shared_.images.push_back(name);
   }
   converge("with its images");
 }
@@ -47,6 +53,7 @@ bool ClusterWorld::run_until(const std::function<bool()>& done, std::int64_t lim
             // As the holder does: another daemon takes over, or a person looks at the machine.
             die(i, random_.one_in(4));
         }
+        for (std::size_t i = 0; i < nodes_.size(); ++i) note_alone(i);
         return done();
       },
       shared_.scheduler.now() + limit_ns);
@@ -234,6 +241,7 @@ bool ClusterWorld::write(std::size_t index, ObjectId object) {
     node.volume->close_image(handle.image, true, done->has_value());
   say("write {} of {} on {}: {}", write.number, image.name(), node.name,
       *done ? "ok" : done->error().message);
+  if (*done) check_not_alone(index);
   write.in_doubt = false;
   write.node = index;
   write.end = node.volume ? node.volume->journal().written_lsn() : 0;
@@ -254,7 +262,7 @@ void ClusterWorld::flush(std::size_t index) {
     if (!opened) return;
     image = *opened;
   }
-  const bool before = shared_.settings.mode == ReplicationMode::kSync && node.in_sync();
+  const bool before = shared_.settings.mode != ReplicationMode::kAsync && node.in_sync();
   const std::size_t changes = names ? names_.changes().size() : images_.at(object).writes().size();
   auto answer = std::make_shared<std::optional<Result<>>>();
   const std::uint64_t life = node.life;
@@ -264,13 +272,17 @@ void ClusterWorld::flush(std::size_t index) {
   if (node.life != life || node.disk.stopped()) return;
   if (image) node.volume->close_image(image, true, false);
   if (!answer->has_value() || !**answer) return;
-  const bool on_both = before && node.in_sync();
+  // Who freezes acknowledges nothing that the peer does not have.
+  const bool with_peer = freezes() || (before && node.in_sync());
+  const bool on_both = with_peer && shared_.settings.mode == ReplicationMode::kSync;
   say("flush of {} on {}: {}", names ? "names" : images_.at(object).name(), node.name,
-      on_both ? "both" : "alone");
-  if (!names)
+      on_both ? "both" : with_peer ? "the peer has received it" : "alone");
+  if (!names) {
     images_.at(object).flushed(changes, on_both);
-  else if (on_both)
+    if (with_peer) images_.at(object).held(changes, 1 - index);
+  } else if (on_both) {
     names_.flushed_on_both(changes);
+  }
 }
 
 void ClusterWorld::change_names(std::size_t index) {
@@ -425,69 +437,6 @@ void ClusterWorld::end_split_brains() {
   if (groups.empty()) return;
   say("{} groups are split: {} is kept", groups.size(), node.name);
   node.node->resolve(groups, true, [](Result<std::string>) {});
-}
-
-void ClusterWorld::heal() {
-  converge("after everything was mended");
-  pass_time(3 * kSecond);
-  converge("three seconds later");
-  std::map<std::string, std::string> stores[2];
-  for (std::size_t i : {0, 1}) {
-    ClusterNode& node = *nodes_[i];
-    node.check();
-    for (int round = 0;; ++round) {
-      auto more = node.volume->apply_some(true);
-      SIM_CHECK(more.has_value(), "apply on {}: {}", node.name, more.error().message);
-      SIM_CHECK(round < 1000, "{} does not come to an end of applying", node.name);
-      if (!*more) break;
-    }
-    list(node, "images", stores[i]);
-  }
-  for (const auto& [path, content] : stores[0])
-    SIM_CHECK(stores[1].contains(path) && stores[1][path] == content,
-              "invariant 6: {} is not the same on both nodes", path);
-  SIM_CHECK(stores[0].size() == stores[1].size(), "invariant 6: {} files and {}",
-            stores[0].size(), stores[1].size());
-  // Nobody has an image open any more.
-  std::string kept;
-  auto left_over = [&] {
-    kept.clear();
-    for (auto& node : nodes_) {
-      auto entries = node->disk.list("unlinked", "sim.check");
-      SIM_CHECK(entries.has_value(), "list: {}", entries.error().message);
-      for (const DirectoryEntry& entry : *entries)
-        if (!entry.name.starts_with("foreign-")) kept += fmt::format(" {} on {}", entry.name, node->name);
-    }
-    return !kept.empty();
-  };
-  SIM_CHECK(!plan_.orphans_go || run_until([&] { return !left_over(); }, 30 * kSecond),
-            "images that were unlinked are not deleted:{}", kept);
-  for (auto& [object, image] : images_) {
-    settle(*nodes_[0], object, false);
-    image.flushed(image.writes().size(), true);  // both stores have been synced with it
-  }
-  settle_names(*nodes_[0], false);
-  names_.agreed(*names_of(*nodes_[0]));
-  crashed_ = false;
-  say("both nodes are equal");
-}
-
-void ClusterWorld::list(ClusterNode& node, const std::string& path,
-                        std::map<std::string, std::string>& out) {
-  auto entries = node.disk.list(path, "sim.check");
-  SIM_CHECK(entries.has_value(), "list: {}", entries.error().message);
-  for (const DirectoryEntry& entry : *entries) {
-    if (entry.name == ".snapshots") continue;
-    const std::string full = path + "/" + entry.name;
-    if (entry.type == FileType::kDirectory) {
-      out[full] = "directory";
-      list(node, full, out);
-      continue;
-    }
-    auto content = read_whole_file(node.disk, full, "sim.check");
-    SIM_CHECK(content.has_value(), "read: {}", content.error().message);
-    out[full] = {reinterpret_cast<const char*>(content->data()), content->size()};
-  }
 }
 
 }  // namespace vmfs::sim

@@ -19,6 +19,7 @@ inline constexpr std::uint64_t kCells = 256;  // of an image: 64 KiB
 
 struct ClusterPlan {
   std::optional<ReplicationMode> mode;          // else by the seed
+  std::optional<OnPeerLoss> on_peer_loss;       // likewise
   std::optional<PathOptions> path;              // likewise
   std::size_t images = 0;                       // likewise
   bool orphans_go = true;       // in the end nothing that was unlinked is left
@@ -54,7 +55,9 @@ class ClusterWorld {
   void die(std::size_t index, bool power);
   std::size_t index_of(const ClusterNode& node) const;
   void start(std::size_t index) {
-    if (!nodes_[index]->up()) nodes_[index]->start({&other(index)}, random_.one_in(2));
+    if (!nodes_[index]->up()) 
+      // A journal that failed may have lost what the guests saw: their connection does not go on.
+      nodes_[index]->start({&other(index)}, !nodes_[index]->troubled && random_.one_in(2));
   }
   // After the death of the daemon alone, now and then: the holder starts the next one at once. False:
   // the node is down.
@@ -84,6 +87,14 @@ class ClusterWorld {
   void converge(const char* when);
   // Everything is mended: both must come to hold the same, and what was promised.
   void heal();
+  // 6: where both have one position of an image that is at rest, their stores are the same.
+  void compare_stores();
+  // 7: what was given up for `node`'s sake is kept on the other one.
+  void check_kept(ClusterNode& from);
+  bool freezes() const {
+    return shared_.settings.on_peer_loss == OnPeerLoss::kFreeze &&
+           shared_.settings.mode != ReplicationMode::kAsync;
+  }
   bool full_copies();  // one is under way, or a node thinks that one is needed
   std::vector<GroupId> split_groups(ClusterNode& node);
   void list(ClusterNode& node, const std::string& path, std::map<std::string, std::string>& out);
@@ -97,11 +108,15 @@ class ClusterWorld {
   ClusterNames names_;
   std::size_t writer_ = 0;  // who writes mostly
   bool crashed_ = false;    // since what is there was last looked at
+  std::int64_t alone_since_[2] = {0, 0};  // how long each node has had no peer; -1: it has one
   ChangeNumber next_ = 1;
   std::uint32_t next_permissions_ = 0;
 
  private:
   void end_split_brains();
+  void apply_all(ClusterNode& node);
+  void note_alone(std::size_t index);
+  void check_not_alone(std::size_t index);
 };
 
 template <class T, class F>

@@ -4,6 +4,7 @@
 //   sim [--seconds N] [--seed S] [--count N] [--scenario NAME] [--mistake NAME|all] [--long]
 //   [--verbose]
 //
+// With both, the mistake is looked for by that scenario.
 // Without --scenario and --mistake: all scenarios, for most of the time; and then each known
 // mistake is switched on until a seed fails because of it, which must happen.
 #include <sys/mman.h>
@@ -152,7 +153,8 @@ bool run_scenario(Shared& shared, const Scenario& scenario, const Arguments& arg
 
 bool run_mistake(Shared& shared, const KnownMistake& mistake, const Arguments& arguments,
                  double seconds) {
-  const Scenario* scenario = find_scenario(mistake.scenario);
+  const Scenario* scenario =
+      find_scenario(arguments.scenario.empty() ? mistake.scenario : arguments.scenario);
   if (!scenario) {
     fmt::print("mistake {}: no scenario {}\n", mistake.name, mistake.scenario);
     return false;

@@ -32,6 +32,7 @@ class VolumeWorld {
     options_.journal.node = new_node_id();
     options_.journal.segment_size = 1u << 20;
     options_.journal.size_max = random_.between(4, 8) << 20;
+    if (random_.one_in(4)) options_.memory_max = random_.between(1, 16) << 10;
     disk_.set_hook([this](const DiskCall& call) -> std::optional<int> {
       watch(call);
       return std::nullopt;

@@ -31,7 +31,8 @@ class Member {
 
   void create(bool joining);
   // Starts the process. peers: names of members that it is configured with.
-  void start(std::vector<std::string> peers);
+  // resume: only the daemon died, and the FUSE connection goes on.
+  void start(std::vector<std::string> peers, bool resume = false);
   void kill();        // the process
   void power_loss();  // the machine
   void clean_stop();  // hands over, closes
@@ -133,10 +134,12 @@ inline void Member::create(bool joins) {
   REQUIRE_MESSAGE(made, (made ? "" : made.error().message));
 }
 
-inline void Member::start(std::vector<std::string> peers) {
+inline void Member::start(std::vector<std::string> peers, bool resume) {
   REQUIRE_FALSE(up());
   peer_names = std::move(peers);
-  auto opened = Volume::open(*store, *journal, cluster.clock, volume_options(), {});
+  Volume::OpenArguments arguments;
+  if (resume) arguments.connection = ConnectionId{raw(id)};
+  auto opened = Volume::open(*store, *journal, cluster.clock, volume_options(), arguments);
   REQUIRE_MESSAGE(opened, (opened ? "" : opened.error().message));
   volume = std::move(*opened);
   shell = std::make_unique<SimShell>(cluster.scheduler, cluster.network, name, cluster.random.next());
@@ -146,6 +149,7 @@ inline void Member::start(std::vector<std::string> peers) {
   options.node_name = name;
   options.address = name;
   options.joining = joining;
+  options.continues = resume;
   options.settings = settings;
   options.removed = removed;
   options.seed = cluster.random.next() | 1;

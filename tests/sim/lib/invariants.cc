@@ -43,6 +43,8 @@ void VolumeInvariants::check_new_records() {
     if (!*next) return;
     const RecordHeader& header = (*next)->header;
     names_.note(header);
+    if (on_record_)
+      on_record_(header, (*next)->payload, header.lsn + record_size(header.payload_size));
     if (header.seq == 0 ||
         (header.type >= RecordType::kBaseBegin && header.type <= RecordType::kBaseEnd))
       continue;

@@ -2,6 +2,7 @@
 // SimFailure with the invariant's number.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <tuple>
@@ -40,7 +41,10 @@ class RecordNames {
 // Follows one life of a volume.
 class VolumeInvariants {
  public:
-  VolumeInvariants(Volume& volume, RecordNames& names) : volume_(volume), names_(names) {}
+  // on_record: called for each record that check_new_records() reads, with its end.
+  using OnRecord = std::function<void(const RecordHeader&, ByteView payload, Lsn end)>;
+  VolumeInvariants(Volume& volume, RecordNames& names, OnRecord on_record = {})
+      : volume_(volume), names_(names), on_record_(std::move(on_record)) {}
 
   // 3, for what was written since the last call; and that a group's records follow one another.
   void check_new_records();
@@ -55,6 +59,7 @@ class VolumeInvariants {
  private:
   Volume& volume_;
   RecordNames& names_;
+  OnRecord on_record_;
   std::unique_ptr<RecordReader> reader_;
   std::map<std::uint64_t, Position> last_;
 };

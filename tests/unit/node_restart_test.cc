@@ -1,0 +1,76 @@
+// Daemons that die while the FUSE connection, and with it the guests, go on.
+#include <doctest/doctest.h>
+
+#include "tests/unit/two_nodes.h"
+
+using namespace vmfs;
+using namespace vmfs::sim;
+
+TEST_SUITE("node") {
+  TEST_CASE("the daemon's death settles nothing: what was suspended stays so, what was open too") {
+    TwoNodes t(41);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, "before")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    const GroupId group = t.a().group("web.img");
+    auto daemon_dies = [&] {
+      t.a().kill();
+      t.a().start({"b"}, true);
+    };
+    daemon_dies();
+    CHECK(t.a().volume->gate(group) == Gate::kOpen);
+    t.settle();
+
+    // A stale primary must not boot its guests, however often its daemon dies.
+    t.a().power_loss();
+    t.b().kill();
+    t.a().start({"b"});
+    for (int death = 0; death < 3; ++death) {
+      CHECK(t.a().volume->gate(group) == Gate::kSuspended);
+      CHECK_FALSE(t.a().status().ready);
+      t.cluster.run(death * kSecond);
+      daemon_dies();
+    }
+
+    // What a person took by force goes on, and nothing else.
+    REQUIRE(ok(t.a().promote("web.img", true)) == "");
+    daemon_dies();
+    CHECK(t.a().volume->gate(group) == Gate::kOpen);
+    CHECK(t.a().volume->gate(kNameSpace) == Gate::kSuspended);
+    REQUIRE(ok(t.a().write("web.img", 0, "alone!")) == "");
+
+    // Once the peer was heard, all goes on.
+    t.b().start({"a"});
+    t.settle();
+    t.b().kill();
+    t.cluster.run(kSecond);
+    daemon_dies();
+    CHECK(t.a().volume->gate(group) == Gate::kOpen);
+    CHECK(t.a().volume->gate(kNameSpace) == Gate::kOpen);
+    CHECK(t.a().read("web.img", 0, 6) == "alone!");
+    t.b().start({"a"});
+    t.check_equal();
+  }
+
+  TEST_CASE("what an owner's journal lost comes back from the peer, and then it goes on") {
+    int lost = 0;
+    for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+      TwoNodes t(seed);
+      REQUIRE(ok(t.a().make("web.img")) == "");
+      t.cluster.run(kSecond);
+      for (int i = 0; i < 4; ++i) REQUIRE(ok(t.a().write("web.img", i * 4096, std::string(4096, 'x'))) == "");
+      // Shipped, and not yet synced here.
+      t.cluster.run(40 * kMillisecond);
+      t.a().power_loss();
+      t.a().start({"b"}, true);
+      const GroupId group = t.a().group("web.img");
+      lost += t.a().read("web.img", 0, 4 * 4096).size() < 4 * 4096;
+      t.settle();
+      CHECK(t.a().volume->gate(group) == Gate::kOpen);
+      CHECK(t.a().read("web.img", 0, 4 * 4096) == std::string(4 * 4096, 'x'));
+      CHECK(ok(t.a().write("web.img", 0, "on")) == "");
+      t.check_equal();
+    }
+    CHECK(lost > 0);
+  }
+}

@@ -1,0 +1,125 @@
+// Three nodes, as far as they go: one owner, two peers.
+#include <doctest/doctest.h>
+
+#include "tests/unit/two_nodes.h"
+
+using namespace vmfs;
+using namespace vmfs::sim;
+
+namespace {
+
+// `a` owns everything; `b` and `c` joined it, and all know each other.
+struct ThreeNodes {
+  explicit ThreeNodes(std::uint64_t seed) : cluster(seed) {
+    for (const char* name : {"a", "b", "c"}) {
+      Member& member = cluster.add(name, std::string(name) != "a");
+      member.settings.mode = ReplicationMode::kSync;
+    }
+    a().start({});
+    b().start({"a"});
+    REQUIRE(in_sync(2));
+    c().start({"a"});
+    REQUIRE(in_sync(3));
+  }
+  Member& a() { return cluster.member("a"); }
+  Member& b() { return cluster.member("b"); }
+  Member& c() { return cluster.member("c"); }
+  // So many are up, and each is in sync with all others.
+  bool in_sync(std::size_t nodes) {
+    return cluster.until([&] {
+      std::size_t up = 0;
+      for (auto& member : cluster.members) {
+        if (!member->up()) continue;
+        ++up;
+        const NodeStatus status = member->status();
+        if (!status.ready || status.peers.size() != nodes - 1) return false;
+        for (const PeerStatus& peer : status.peers)
+          if (peer.sync != PeerSync::kInSync) return false;
+      }
+      return up == nodes;
+    });
+  }
+  void check_equal() {
+    REQUIRE(in_sync(3));
+    cluster.run(2 * kSecond);
+    auto first = a().stored();
+    for (Member* other : {&b(), &c()}) {
+      CAPTURE(other->name);
+      CHECK((other->stored() == first));
+    }
+  }
+  std::string why() {
+    std::string text;
+    for (auto& member : cluster.members) {
+      if (!member->up()) continue;
+      const NodeStatus status = member->status();
+      text += member->name + (status.ready ? " ready" : " " + status.ready_reason);
+      for (const PeerStatus& peer : status.peers)
+        text += fmt::format(" [{} {} {} {}]", peer.peer.name, to_string(peer.link), peer.link_reason,
+                            to_string(peer.sync));
+      for (const ImageStatus& image : status.images)
+        text += fmt::format(" \"{}\" {}", image.path, to_string(image.role));
+      for (const std::string& problem : status.problems) text += "; " + problem;
+      text += "\n";
+    }
+    return text;
+  }
+  Cluster cluster;
+};
+
+}  // namespace
+
+TEST_SUITE("node") {
+  TEST_CASE("three nodes: what is flushed is on both peers, and goes on when one of them is cut off") {
+    ThreeNodes t(51);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, "hello")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    CHECK(t.b().read("web.img", 0, 5) == "hello");
+    CHECK(t.c().read("web.img", 0, 5) == "hello");
+
+    t.cluster.network.cut("a", "c");
+    t.cluster.run(10 * kSecond);
+    REQUIRE(ok(t.a().write("web.img", 0, "HELLO")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    CHECK(t.b().read("web.img", 0, 5) == "HELLO");
+    t.cluster.network.mend("a", "c");
+    INFO(t.why());
+    t.check_equal();
+    CHECK(t.c().read("web.img", 0, 5) == "HELLO");
+  }
+
+  TEST_CASE("three nodes: the owner dies, one peer is promoted, the owner comes back and follows") {
+    ThreeNodes t(52);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, std::string(8192, 'f'))) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.a().power_loss();
+    t.cluster.run(10 * kSecond);
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    CHECK(t.b().read("web.img", 0, 8192) == std::string(8192, 'f'));
+    REQUIRE(ok(t.b().write("web.img", 4096, std::string(4096, 'b'))) == "");
+    REQUIRE(ok(t.b().flush("web.img")) == "");
+    CHECK(t.c().read("web.img", 4096, 4096) == std::string(4096, 'b'));
+    t.a().start({"b", "c"});
+    t.cluster.run(20 * kSecond);
+    INFO(t.why());
+    t.check_equal();
+    CHECK(t.a().read("web.img", 4096, 4096) == std::string(4096, 'b'));
+    CHECK(t.a().volume->group(t.a().group("web.img"))->owner == t.b().id);
+  }
+
+  TEST_CASE("three nodes: the token goes from peer to peer") {
+    ThreeNodes t(53);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, "a")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    REQUIRE(ok(t.b().write("web.img", 1, "b")) == "");
+    REQUIRE(ok(t.b().flush("web.img")) == "");
+    REQUIRE(ok(t.c().write("web.img", 2, "c")) == "");
+    REQUIRE(ok(t.c().flush("web.img")) == "");
+    INFO(t.why());
+    t.check_equal();
+    CHECK(t.a().read("web.img", 0, 3) == "abc");
+  }
+}
