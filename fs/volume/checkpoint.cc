@@ -8,6 +8,19 @@
 
 namespace vmfs {
 
+namespace {
+
+// Whether it is a position of that history, and not of a branch that was left.
+bool lies_on(const std::vector<EpochEntry>& history, const Position& position) {
+  for (std::size_t i = 0; i < history.size(); ++i)
+    if (history[i].epoch == position.epoch)
+      return i + 1 == history.size() || position.seq <= history[i + 1].parent.seq;
+  return !history.empty() && history.front().parent.epoch == position.epoch &&
+         position.seq <= history.front().parent.seq;
+}
+
+}  // namespace
+
 Result<> Volume::checkpoint() {
   std::lock_guard lock(impl_->apply_mutex_);
   return impl_->checkpoint_locked();
@@ -186,7 +199,9 @@ std::optional<Lsn> Volume::Impl::choose_release() {
       std::shared_ptr<Inode> alive;
       if (VolumeGroup* group = find_group(id, alive)) {
         std::lock_guard lock(group->mutex);
-        group->recycled = position;
+        // Of a branch that was left meanwhile nobody lacks anything, and what was copied since counts more.
+        if (lies_on(group->history, position) && position.seq > group->recycled.seq)
+          group->recycled = position;
       }
     }
   }

@@ -115,6 +115,27 @@ TEST_CASE("going on alone leaves a record in the new epoch, once") {
   REQUIRE(a->go_on_alone(id));
   CHECK(a->group(id)->seq == alone.seq);
   CHECK(a->go_on_alone(ObjectId{12345}).error().kind == ErrorKind::kNotFound);
+
+TEST_CASE("journal space of a branch that was left says nothing of the one that was followed") {
+  VolumeHome a(1, kA), b(2, kB, true);
+  ObjectId image = a.create("image"), other = a.create("other");
+  join(a, b);
+  for (int i = 0; i < 20; ++i) a.write(*a.open_image(image), 0, "alone");
+  a.apply_all();
+  REQUIRE(b->take(image, EpochCause::kForced));
+  a->set_gate(image, Gate::kSuspended);
+  base_copy(b, a, image);
+  const Position followed{a->group(image)->history.back().epoch, a->group(image)->seq};
+  REQUIRE(followed.seq < 20);
+  // Until the records from before are recycled.
+  auto handle = a.open_image(other);
+  const Lsn begun = a->journal().written_lsn();
+  for (int i = 0; a->journal().oldest_lsn() < begun; ++i) {
+    REQUIRE(i < 1000);
+    a.write(*handle, 0, std::string(200'000, 'x'));
+    a.apply_all();
+  }
+  CHECK((a->group(image)->recycled == followed));
 }
 
 TEST_SUITE_END();
