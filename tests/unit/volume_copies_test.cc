@@ -115,6 +115,7 @@ TEST_CASE("going on alone leaves a record in the new epoch, once") {
   REQUIRE(a->go_on_alone(id));
   CHECK(a->group(id)->seq == alone.seq);
   CHECK(a->go_on_alone(ObjectId{12345}).error().kind == ErrorKind::kNotFound);
+}
 
 TEST_CASE("journal space of a branch that was left says nothing of the one that was followed") {
   VolumeHome a(1, kA), b(2, kB, true);
@@ -123,7 +124,7 @@ TEST_CASE("journal space of a branch that was left says nothing of the one that 
   for (int i = 0; i < 20; ++i) a.write(*a.open_image(image), 0, "alone");
   a.apply_all();
   REQUIRE(b->take(image, EpochCause::kForced));
-  a->set_gate(image, Gate::kSuspended);
+  a->set_gate(image, Gate::kInconsistent);
   base_copy(b, a, image);
   const Position followed{a->group(image)->history.back().epoch, a->group(image)->seq};
   REQUIRE(followed.seq < 20);
