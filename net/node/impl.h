@@ -208,7 +208,7 @@ struct Node::Impl final : Volume::Observer {
   GroupCourse* course(Peer& peer, GroupId group);
 
   // --- streams.cc
-  Lsn ship_limit(Peer& peer);
+  Lsn ship_limit();
   int compression() const;
   void pump(Peer& peer);
   void pump_all();

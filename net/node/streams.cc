@@ -90,10 +90,10 @@ int Node::Impl::compression() const {
   return options.settings.mode == ReplicationMode::kAsync ? 1 : 0;
 }
 
-// How far a peer may be told: in async mode no further than is durable here and on every peer in sync,
-// so that it never holds what the others could lose.
-Lsn Node::Impl::ship_limit(Peer& peer) {
-  (void)peer;
+// How far the peers may be told: in async mode no further than is durable here, so that none holds what this
+// node could still lose. The mode is the volume's, the same for every peer: when it is async there is no sync
+// peer that an async one could overtake.
+Lsn Node::Impl::ship_limit() {
   Journal& journal = volume.journal();
   return options.settings.mode == ReplicationMode::kAsync ? journal.durable_lsn()
                                                           : journal.written_lsn();
@@ -103,7 +103,7 @@ void Node::Impl::pump(Peer& peer) {
   if (!peer.stream || peer.connection == nullptr) return;
   Sender& sender = peer.stream->sender;
   bool sync_now = options.settings.mode == ReplicationMode::kSync && !flush_waits.empty() && peer.counts;
-  auto result = sender.pump(ship_limit(peer), sync_now, compression());
+  auto result = sender.pump(ship_limit(), sync_now, compression());
   if (!result) {
     problem("journal-read", fmt::format("the journal cannot be read for {}: {}", peer.info.name,
                                         result.error().message));

@@ -180,7 +180,7 @@ bool Node::Impl::active(GroupId group) {
 std::int64_t Node::Impl::taker_lag(Peer& peer) {
   std::int64_t lag = peer.stream->sender.lag_ns(now());
   // What has not even been sent: bytes, as time at the rate that the link was seen to carry.
-  Lsn written = ship_limit(peer), sent = peer.stream->sender.position();
+  Lsn written = ship_limit(), sent = peer.stream->sender.position();
   if (written > sent) {
     constexpr std::uint64_t kSlowest = 1u << 20;
     lag += static_cast<std::int64_t>((written - sent) * 1'000 /
