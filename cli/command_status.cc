@@ -79,6 +79,11 @@ Result<nlohmann::json> answer(const Question& question) {
   return status;
 }
 
+// On a terminal each round takes the place of the one before.
+void clear_screen(const StatusArguments& arguments) {
+  if (arguments.watch && !arguments.json && ::isatty(STDOUT_FILENO) == 1) fmt::print("\033[H\033[2J");
+}
+
 // One round; the exit status.
 Result<int> show(const std::vector<Question>& all, const StatusArguments& arguments) {
   bool healthy = true;
@@ -93,25 +98,36 @@ Result<int> show(const std::vector<Question>& all, const StatusArguments& argume
       text += status_text(status, {.colour = ::isatty(STDOUT_FILENO) == 1});
     }
   }
-  // On a terminal each round takes the place of the one before.
-  if (arguments.watch && !arguments.json && ::isatty(STDOUT_FILENO) == 1) fmt::print("\033[H\033[2J");
+  clear_screen(arguments);
   fmt::print("{}", text);
   if (std::fflush(stdout) != 0) return fail(ErrorKind::kIo, errno, "standard output: cannot write");
   return healthy ? kSuccess : kNotHealthy;
 }
 
-int run_status(const StatusArguments& arguments) {
-  auto all = questions(arguments.paths);
-  if (!all) return report(all.error());
-  if (all->empty()) {
-    if (!arguments.json)
-      fmt::print("no vmfs volume is mounted here\nmount one with:  vmfs mount STORE MOUNTPOINT\n");
-    return kSuccess;
+// What is asked about, and the answers: the exit status.
+Result<int> look(const StatusArguments& arguments) {
+  VMFS_ASSIGN(std::vector<Question> all, questions(arguments.paths));
+  if (!all.empty()) return show(all, arguments);
+  if (!arguments.json) {
+    clear_screen(arguments);
+    fmt::print("no vmfs volume is mounted here\nmount one with:  vmfs mount STORE MOUNTPOINT\n");
+    if (std::fflush(stdout) != 0) return fail(ErrorKind::kIo, errno, "standard output: cannot write");
   }
-  for (;;) {
-    auto status = show(*all, arguments);
-    if (!status) return report(status.error());
-    if (!arguments.watch) return *status;
+  return kSuccess;
+}
+
+int run_status(const StatusArguments& arguments) {
+  for (bool first = true;; first = false) {
+    // In a pipe or a file the rounds follow each other, an empty line between them.
+    if (!first && !arguments.json && ::isatty(STDOUT_FILENO) != 1) fmt::print("\n");
+    auto status = look(arguments);
+    if (!arguments.watch) return status ? *status : report(status.error());
+    if (!status) {
+      // What cannot be answered at the first look is asked wrongly. Later a volume may be unmounted, or its daemon
+      // be about to start: whoever watches wants to see it come back. Without a reader there is nobody to watch.
+      int exit_status = report(status.error());
+      if (first || std::ferror(stdout) != 0) return exit_status;
+    }
     // A watcher wants a picture every second, whether or not anything happens.
     timespec interval{kWatchNs / 1'000'000'000, kWatchNs % 1'000'000'000};
     ::nanosleep(&interval, nullptr);

@@ -27,7 +27,8 @@ Result<> ConfigKeeper::update(const std::function<void(Config&)>& change) {
   auto done = attempt();
   problem_ = done ? ""
                   : fmt::format("a change of the volume or its peers is not in vmfs.toml, and would be "
-                                "forgotten with the next start: {}",
+                                "forgotten with the next start: {}\nfree space on the store's file system, then give "
+                                "the command (vmfs set, vmfs peer) again",
                                 done.error().message);
   if (!done) log_error("{}", problem_);
   return done;

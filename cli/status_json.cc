@@ -48,14 +48,16 @@ json peer_to_json(const PeerStatus& peer, const VolumeSettings& settings) {
       {"state", to_string(peer.sync)},
       {"in_sync", peer.sync == PeerSync::kInSync},
       {"was_in_sync", peer.was_in_sync},
-      {"lag_records", count(peer.lag_records)},
-      {"lag_bytes", peer.lag_bytes},
-      {"lag_seconds", seconds(peer.lag_ns)},
+      {"lag_records", count(peer.lag.records)},
+      {"lag_bytes", peer.lag.bytes},
+      {"lag_seconds", seconds(peer.lag.ns)},
       {"received_lsn", peer.received},
       {"durable_lsn", peer.durable},
       {"applied_lsn", peer.applied},
       {"copies_due", peer.copies_due},
       {"copies_here", peer.copies_here},
+      {"copies_whole", peer.copies_whole},
+      {"copies_partial", peer.copies_partial},
       {"bytes_sent", peer.bytes_sent},
       {"bytes_received", peer.bytes_received},
       {"send_bytes_per_second", peer.send_bytes_per_second},
@@ -71,9 +73,9 @@ json image_to_json(const ImageStatus& image, const NodeStatus& node) {
     peers.push_back({{"node", name_of(peer.node, node)},
                      {"epoch", id_text(peer.position.epoch)},
                      {"seq", peer.position.seq},
-                     {"lag_records", count(peer.lag_records)},
-                     {"lag_bytes", peer.lag_bytes},
-                     {"lag_seconds", seconds(peer.lag_ns)},
+                     {"lag_records", count(peer.lag.records)},
+                     {"lag_bytes", peer.lag.bytes},
+                     {"lag_seconds", seconds(peer.lag.ns)},
                      {"copy_due", peer.copy_due},
                      {"state", peer.state},
                      {"rule", peer.rule}});
@@ -84,7 +86,9 @@ json image_to_json(const ImageStatus& image, const NodeStatus& node) {
           {"epoch", id_text(image.position.epoch)},
           {"seq", image.position.seq},
           {"size", image.size},
-          {"lost_records", count(image.lost_records)},
+          {"lost_records", count(image.lost.records)},
+          {"lost_bytes", image.lost.bytes},
+          {"lost_seconds", seconds(image.lost.ns)},
           {"lost_whole", image.lost_whole},
           {"peers", std::move(peers)}};
 }
@@ -121,7 +125,9 @@ json status_to_json(const DaemonFacts& facts, const Config& config, const NodeSt
   }
   json all_problems = json::array();
   bool said = false;
-  std::string wait = fmt::format("\nguests should wait for it:  vmfs wait {} ready", facts.mountpoint);
+  std::string wait = fmt::format("\nguests should wait for it:  vmfs wait {0} ready\nto go on without who has not been "
+                                 "heard, if that is certainly off:  vmfs promote --force {0}",
+                                 facts.mountpoint);
   for (const std::string& problem : node.problems) {
     bool unsettled = problem.starts_with("ownership is not settled");
     said = said || unsettled;
@@ -170,9 +176,9 @@ json status_to_json(const DaemonFacts& facts, const Config& config, const NodeSt
       {"name_space", std::move(name_space)},
       {"images", std::move(images)},
       {"loss_if_this_node_dies",
-       {{"records", count(node.lost_records)},
-        {"bytes", node.lost_bytes},
-        {"seconds", seconds(node.lost_ns)},
+       {{"records", count(node.lost.records)},
+        {"bytes", node.lost.bytes},
+        {"seconds", seconds(node.lost.ns)},
         {"images", node.lost_images}}},
       {"problems", std::move(all_problems)},
   };

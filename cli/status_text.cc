@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <ctime>
 #include <vector>
 
@@ -59,14 +60,23 @@ std::string since(double wall, double now) {
                      duration_text(now - wall));
 }
 
-std::string lag_text(const json& peer) {
-  auto records = peer.find("lag_records");
-  std::string text = records != peer.end() && records->is_number()
-                         ? fmt::format("behind by {:.0f} records, {}", records->get<double>(),
-                                       human_size(bytes_of(peer, "lag_bytes")))
-                         : fmt::format("behind by at most {}", human_size(bytes_of(peer, "lag_bytes")));
-  if (double lag = number_of(peer, "lag_seconds"); lag > 0) text += fmt::format(", {:.1f} s", lag);
+// So many records, bytes and seconds; under `prefix`records, ... ; "" if it is nothing.
+std::string amount_text(const json& object, const std::string& prefix = "") {
+  auto records = object.find(prefix + "records");
+  const std::uint64_t bytes = bytes_of(object, (prefix + "bytes").c_str());
+  const double age = number_of(object, (prefix + "seconds").c_str());
+  std::string text;
+  if (records == object.end() || !records->is_number())
+    text = bytes > 0 ? fmt::format("at most {}", human_size(bytes)) : "";
+  else if (*records != 0)
+    text = fmt::format("{:.0f} record{}, {}", records->get<double>(), *records == 1 ? "" : "s", human_size(bytes));
+  if (!text.empty() && age > 0) text += fmt::format(", {:.1f} s", age);
   return text;
+}
+
+std::string behind_text(const json& peer) {
+  std::string amount = amount_text(peer, "lag_");
+  return amount.empty() ? "" : ", behind by " + amount;
 }
 
 std::string indented(const std::string& text, const std::string& indent) {
@@ -91,8 +101,8 @@ std::string peer_line(const json& peer, double now, std::size_t width,
                   ? std::string(" to this node")
                   : fmt::format(" to it: {} of {}", human_size(bytes_of(peer, "copy_bytes_done")),
                                 human_size(bytes_of(peer, "copy_bytes_total")));
-    } else if (bytes_of(peer, "lag_bytes") > 0) {
-      line += ", " + lag_text(peer);
+    } else {
+      line += behind_text(peer);
     }
     double durable = number_of(peer, "durable_lsn"), applied = number_of(peer, "applied_lsn");
     if (durable > applied)
@@ -113,24 +123,43 @@ std::string peer_line(const json& peer, double now, std::size_t width,
                                       duration_text(now - contact))
                         : std::string(link == "unmounted" ? "" : "; never heard");
     if (contact > 0) line += peer.value("was_in_sync", false) ? ", in sync then" : ", not in sync then";
-    if (bytes_of(peer, "lag_bytes") > 0) line += ", " + lag_text(peer);
+    line += behind_text(peer);
   }
   return line + "\n";
 }
 
-std::string image_peers(const json& image) {
+// What each peer lacks; of one peer without its name.
+std::string image_lag(const json& image) {
+  const json& peers = part_of(image, "peers");
   std::string out;
-  for (const json& peer : part_of(image, "peers")) {
+  for (const json& peer : peers) {
+    std::string lag = peer.value("copy_due", false) ? std::string("all of it") : amount_text(peer, "lag_");
+    if (lag.empty()) lag = "none";
     if (!out.empty()) out += "; ";
-    out += fmt::format("{}: {}", text_of(peer, "node"), text_of(peer, "state"));
-    if (peer.value("copy_due", false))
-      out += ", has no state of it";
-    else if (number_of(peer, "lag_bytes") > 0)
-      out += ", " + lag_text(peer);
-    if (std::string rule = text_of(peer, "rule"); text_of(peer, "state") == "split" && !rule.empty())
-      out += fmt::format(" (rule: {})", rule);
+    out += peers.size() == 1 ? lag : fmt::format("{}: {}", text_of(peer, "node"), lag);
   }
-  return out;
+  return out.empty() ? "-" : out;
+}
+
+std::string image_loss(const json& image) {
+  if (image.value("lost_whole", false)) return "all of it";
+  std::string lost = amount_text(image, "lost_");
+  return lost.empty() ? "nothing" : lost;
+}
+
+// What the columns do not say.
+std::string image_remarks(const json& image) {
+  std::string out;
+  if (std::string owner = text_of(image, "owner"); !owner.empty() && text_of(image, "role") != "primary")
+    out += fmt::format("owner: {}", owner);
+  const json& peers = part_of(image, "peers");
+  for (const json& peer : peers) {
+    std::string state = text_of(peer, "state"), rule = text_of(peer, "rule");
+    if (peers.size() > 1 && state != "in-sync")
+      out += fmt::format("{}{}: {}", out.empty() ? "" : "; ", text_of(peer, "node"), state);
+    if (state == "split" && !rule.empty()) out += fmt::format("{}rule: {}", out.empty() ? "" : "; ", rule);
+  }
+  return out.empty() ? "" : "(" + out + ")";
 }
 
 bool as_it_should_be(const json& image) {
@@ -149,20 +178,25 @@ std::string images_table(const json& status, const StatusTextOptions& options) {
   if (!all)
     out += fmt::format("  {} images; {} of them not in sync or not settled{}\n", images.size(), rows.size(),
                        rows.empty() ? "" : ":");
-  std::size_t width = 5;
-  for (const json* row : rows) width = std::max(width, std::min<std::size_t>(text_of(*row, "path").size(), 60));
-  if (!rows.empty())
-    out += paint(options, Colour::kDim, fmt::format("  {:<{}}  {:<12} {:>12}  {}\n", "IMAGE", width, "ROLE", "SEQ", "PEERS"));
-  for (const json* row : rows) {
-    std::string role = text_of(*row, "role");
-    std::string who = role == "secondary" && !text_of(*row, "owner").empty()
-                          ? fmt::format(" (owner: {})", text_of(*row, "owner"))
-                          : "";
-    std::string line = fmt::format("  {:<{}}  {:<12} {:>12.0f}  {}{}", text_of(*row, "path"), width,
-                                   role, number_of(*row, "seq"), image_peers(*row), who);
+  if (rows.empty()) return out;
+  using Cells = std::array<std::string, 6>;
+  std::vector<Cells> lines{{"IMAGE", "ROLE", "STATE", "LAG", "LOST IF THIS NODE DIES", ""}};
+  for (const json* row : rows)
+    lines.push_back({text_of(*row, "path"), text_of(*row, "role"), text_of(*row, "state"), image_lag(*row),
+                     image_loss(*row), image_remarks(*row)});
+  std::array<std::size_t, 6> widths{};
+  for (const Cells& cells : lines)
+    for (std::size_t i = 0; i < cells.size(); ++i)
+      widths[i] = std::max(widths[i], std::min<std::size_t>(cells[i].size(), 60));
+  for (std::size_t n = 0; n < lines.size(); ++n) {
+    std::string line;
+    for (std::size_t i = 0; i < lines[n].size(); ++i) line += fmt::format("  {:<{}}", lines[n][i], widths[i]);
     while (line.ends_with(' ')) line.pop_back();
-    out += as_it_should_be(*row) ? line : paint(options, Colour::kWarn, line);
-    out += "\n";
+    if (n == 0)
+      line = paint(options, Colour::kDim, line);
+    else if (!as_it_should_be(*rows[n - 1]))
+      line = paint(options, Colour::kWarn, line);
+    out += line + "\n";
   }
   return out;
 }
@@ -172,17 +206,16 @@ std::string loss_line(const json& status) {
   std::string head = fmt::format("  if {} dies now:  ", text_of(status, "node"));
   if (part_of(status, "peers").empty())
     return head + "everything is lost that is on this node alone: the volume has no peer\n";
-  std::string size = human_size(bytes_of(loss, "bytes"));
+  std::string amount = amount_text(loss);
+  std::string text;
+  if (double images = number_of(loss, "images"); images > 0)
+    text = fmt::format("{:.0f} image{}, of which no peer has a whole state yet", images, images == 1 ? "" : "s");
+  if (!amount.empty()) text += fmt::format("{}{}", text.empty() ? "" : "; in all ", amount);
+  if (text.empty()) return head + "nothing is lost\n";
   auto records = loss.find("records");
   if (records == loss.end() || !records->is_number())
-    return head + fmt::format("at most {} is lost, the last {:.1f} s (no peer was met since the daemon's start)\n",
-                              size, number_of(loss, "seconds"));
-  if (double images = number_of(loss, "images"); images > 0)
-    return head + fmt::format("{:.0f} image{} lost, of which no peer has a whole state yet\n", images,
-                              images == 1 ? " is" : "s are");
-  if (*records == 0) return head + "nothing is lost\n";
-  return head + fmt::format("the last {:.0f} records are lost ({}, {:.1f} s)\n", records->get<double>(), size,
-                            number_of(loss, "seconds"));
+    text += " (no peer was met since the daemon's start)";
+  return head + "lost: " + text + "\n";
 }
 
 }  // namespace

@@ -122,6 +122,7 @@ Journal::Reservation Journal::Impl::place(Draft& draft, SequenceCursor* cursor) 
   if (cursor) {
     header.epoch = raw(cursor->epoch);
     header.seq = ++cursor->seq;
+    if (cursor->trail) cursor->trail->note(header.seq, length, header.wall_ns, is_housekeeping(header.type));
   }
   add_entry(header);
   JournalSlot& slot = slots[head % kSlots];

@@ -19,6 +19,7 @@
 #include "fs/base/ids.h"
 #include "fs/base/result.h"
 #include "fs/journal/format.h"
+#include "fs/journal/sequence_trail.h"
 #include "fs/seam/clock.h"
 #include "fs/seam/disk.h"
 
@@ -39,6 +40,12 @@ struct JournalOptions {
 struct SequenceCursor {
   EpochId epoch{};
   std::uint64_t seq = 0;
+  SequenceTrail* trail = nullptr;  // keeps an account of the records, if there is one
+
+  void move_to(const Position& position) {
+    epoch = position.epoch;
+    seq = position.seq;
+  }
 };
 
 // What to append. The caller fills type, flags, group, offset, extent, wall_ns, connection, unique;

@@ -44,7 +44,7 @@ void Volume::Impl::refresh_admission() {
   std::lock_guard lock(admission_mutex_);
   auto space = store_->space();
   if (!space) {
-    problem("space", fmt::format("cannot ask the store's file system for its free space: {}",
+    problem("space", fmt::format("cannot ask the store's file system for its free space: {}\ncheck its disk:  dmesg",
                                  space.error().message));
     return;
   }

@@ -29,7 +29,7 @@ Result<std::int64_t> Volume::sync_if_due() {
   auto synced = v.journal_->sync_through(v.journal_->written_lsn());
   if (!synced) {
     v.problem("journal", fmt::format("the journal cannot be made durable: {}; nothing is "
-                                     "acknowledged until it can",
+                                     "acknowledged until it can\ncheck the disk of the journal:  df, dmesg",
                                      synced.error().message));
     return pass(std::move(synced.error()));
   }
@@ -79,7 +79,8 @@ Result<bool> Volume::apply_some(bool all) {
   Result<bool> more = v.apply_step();
   if (!more) {
     v.problem("apply", fmt::format("cannot carry changes into the store: {}; they stay in the journal, "
-                                   "and it is tried again",
+                                   "and it is tried again\n"
+                                   "free space on the store's file system, or check its disk:  df, dmesg",
                                    more.error().message));
     return more;
   }

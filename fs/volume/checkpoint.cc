@@ -32,7 +32,7 @@ Result<> Volume::Impl::checkpoint_locked() {
     no_problem("checkpoint");
   else
     problem("checkpoint", fmt::format("no checkpoint can be made: {}; journal space is not freed until "
-                                      "one is",
+                                      "one is\nfree space on the store's file system, or check its disk:  df, dmesg",
                                       made.error().message));
   return made;
 }

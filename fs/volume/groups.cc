@@ -40,7 +40,7 @@ void Volume::Impl::restore(VolumeGroup& group, const GroupState& state) {
   group.inconsistent = state.inconsistent;
   group.split = state.split;
   EpochId epoch = state.history.empty() ? EpochId{} : state.history.back().epoch;
-  group.cursor = {epoch, state.seq};
+  group.cursor.move_to({epoch, state.seq});
 }
 
 Gate Volume::Impl::resting_gate(VolumeGroup& group, bool suspended) {
@@ -76,6 +76,15 @@ std::optional<GroupState> Volume::group(GroupId id) {
   VolumeGroup* group = impl_->find_group(id, alive);
   if (!group) return {};
   return impl_->state_of(*group);
+}
+
+std::optional<SequenceTrail::Since> Volume::changed_since(GroupId id, std::uint64_t seq) {
+  Impl& v = *impl_;
+  std::shared_ptr<Inode> alive;
+  VolumeGroup* group = v.find_group(id, alive);
+  std::optional<SequenceTrail::Since> since;
+  if (group) v.journal_->with_reservations_locked([&] { since = group->trail.since(seq); });
+  return since;
 }
 
 Position Volume::durable_position(GroupId id) {
@@ -208,7 +217,7 @@ Result<Lsn> Volume::Impl::append_epoch(VolumeGroup& group, RecordType type, Epoc
     draft.payload = payload;
     SequenceCursor before = group.cursor;
     journal_->with_reservations_locked(
-        [&] { group.cursor = {change.entry.epoch, change.entry.parent.seq}; });
+        [&] { group.cursor.move_to({change.entry.epoch, change.entry.parent.seq}); });
     auto reserved = reserve(draft, &group.cursor);
     if (!reserved) {
       journal_->with_reservations_locked([&] { group.cursor = before; });
@@ -361,8 +370,10 @@ Result<bool> Volume::Impl::advance(VolumeGroup& group, const RecordHeader& heade
     group.owner = {};
     group.taker = change.taker;
   }
-  journal_->with_reservations_locked(
-      [&] { group.cursor = {EpochId{header.epoch}, header.seq}; });
+  journal_->with_reservations_locked([&] {
+    group.cursor.move_to({EpochId{header.epoch}, header.seq});
+    group.trail.note(header.seq, record_size(header.payload_size), header.wall_ns, is_housekeeping(header.type));
+  });
   return true;
 }
 
@@ -380,7 +391,7 @@ Result<> Volume::Impl::begin_base(VolumeGroup& group, const RecordHeader& header
   // Whoever is behind what was copied cannot be caught up from here.
   group.recycled = {EpochId{header.epoch}, header.seq};
   journal_->with_reservations_locked(
-      [&] { group.cursor = {EpochId{header.epoch}, header.seq}; });
+      [&] { group.cursor.move_to({EpochId{header.epoch}, header.seq}); });
   return {};
 }
 

@@ -75,7 +75,8 @@ Result<> Volume::Impl::make_names() {
     auto made = apply_name_record(change.header, change.payload, true);
     if (!made) {
       problem("names", fmt::format("the store refuses a change of the name space: {}; it is in the "
-                                   "journal and is tried again",
+                                   "journal and is tried again\n"
+                                   "free space on the store's file system, or check its disk:  df, dmesg",
                                    made.error().message));
       return made;
     }

@@ -29,7 +29,7 @@ inline void raise_to(std::atomic<Lsn>& value, Lsn at_least) {
 
 // One group. Its changes are made under a lock of its owner (the image's lock, or the name space's).
 struct VolumeGroup {
-  explicit VolumeGroup(GroupId group) : id(group) {}
+  explicit VolumeGroup(GroupId group) : id(group) { cursor.trail = &trail; }
 
   const GroupId id;
   std::atomic<Gate> gate{Gate::kSecondary};
@@ -39,6 +39,7 @@ struct VolumeGroup {
   std::atomic<std::uint32_t> revocations{0};
   SequenceCursor cursor;  // guarded by the journal's reservation lock
   Position sampled;       // likewise: what the applier noted last
+  SequenceTrail trail;    // likewise: what a peer that is behind lacks
 
   std::atomic<Lsn> last_record{0};      // end of the group's last record in this journal
   std::atomic<Lsn> last_change{0};      // likewise of the last one made here that a flush must cover

@@ -222,7 +222,9 @@ Result<> Volume::Impl::recover(const CheckpointState& state, const OpenArguments
                                      clock_.wall_ns()}}});
         problem("group " + std::to_string(raw(id)),
                 fmt::format("{} is known neither to the last checkpoint nor to the journal: it is kept "
-                            "with what the store has of it",
+                            "with what the store has of it\n"
+                            "look whether that is what it should be (for a guest's disk: a check of its file "
+                            "system); the next mount does not say this again",
                             tree_.path_of(*inode)));
       }
     }
@@ -231,7 +233,7 @@ Result<> Volume::Impl::recover(const CheckpointState& state, const OpenArguments
   samples_.push_back(std::move(sample));
   for (const std::string& path : store_->foreign())
     problem("foreign " + path,
-            fmt::format("{} was put into the store by somebody else and is not part of the volume: "
+            fmt::format("{} was put into the store by somebody else and is not part of the volume\n"
                         "move it away, or copy it in through the mount point",
                         store_disk_.display(path)));
   refresh_admission();

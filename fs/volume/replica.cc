@@ -318,7 +318,8 @@ Result<> Volume::Impl::publish_locked(Lsn durable, std::vector<Notice>& notices)
     Notice notice;
     auto published = publish_record(pending_.front(), notice);
     if (!published) {
-      problem("publish", fmt::format("cannot show a received record: {}; it is tried again",
+      problem("publish", fmt::format("cannot show a received record: {}; it is tried again\n"
+                                     "free space on the store's file system, or check its disk:  df, dmesg",
                                      published.error().message));
       return published;
     }

@@ -26,7 +26,9 @@ void Volume::Impl::no_problem(const std::string& subject) {
 std::vector<std::string> Volume::problems() {
   std::vector<std::string> all;
   if (Journal::State state = impl_->journal_->state(); state.failed || !state.message.empty())
-    all.push_back(state.message);
+    all.push_back(state.message +
+                  (state.failed ? "" : "\nfree space where the journal is, or check its disk; it is tried again:  "
+                                       "df, dmesg"));
   std::lock_guard lock(impl_->problems_mutex_);
   for (const auto& [subject, text] : impl_->problems_) all.push_back(text);
   return all;

@@ -190,6 +190,9 @@ class Volume {
 
   std::vector<GroupState> groups();
   std::optional<GroupState> group(GroupId group);  // history and last written position
+  // What was changed after that record, and since when; nothing: it lies too far back (before what this life
+  // has seen, or before the sequence went on from elsewhere). See SequenceTrail for how exact it is.
+  std::optional<SequenceTrail::Since> changed_since(GroupId group, std::uint64_t seq);
   Position durable_position(GroupId group);
   // Of a group whose gate is closed: once the changes that were under way have ended.
   Position final_position(GroupId group);

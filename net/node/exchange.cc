@@ -40,7 +40,8 @@ void Node::Impl::begin_exchange(Peer& peer) {
     Peer* peer = peer_by_id(id);
     if (peer == nullptr || peer->connection != connection) return;
     if (!durable) {
-      problem("journal", fmt::format("the journal cannot be synced: {}", durable.error().message));
+      problem("journal", fmt::format("the journal cannot be synced: {}\ncheck its disk:  df, dmesg",
+                                     durable.error().message));
       return close(*connection, "the local journal cannot be synced", false);
     }
     std::vector<GroupPosition> positions;
@@ -190,8 +191,10 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
     case Course::kNeitherWhole:
       positions.stop(group);
       problem(fmt::format("whole-{}", group),
-              fmt::format("{}: neither this node nor {} holds a whole copy", shown(group),
-                          peer.info.name));
+              fmt::format("{}: neither this node nor {} holds a whole copy\nbring back the node that it was "
+                          "copied from; if that is gone for good, restore the image from a backup under another "
+                          "name and remove this one",
+                          shown(group), peer.info.name));
       break;
   }
   peer.courses[group] = next;

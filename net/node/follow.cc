@@ -35,8 +35,8 @@ void Node::Impl::start_follows(Peer& peer) {
             open == given_up.end()
                 ? std::string()
                 : fmt::format("{}: {} was promoted while this node was away and this image is open for writing "
-                              "here; close it (stop the guest) and it follows by itself",
-                              shown(*open), peer.info.name));
+                              "here\nclose it (stop the guest), and it follows by itself; who has it open:  fuser -v {}",
+                              shown(*open), peer.info.name, shown(*open)));
     if (open != given_up.end()) continue;
     course.course = Course::kFollow;
     due.push_back(group);
@@ -129,7 +129,8 @@ void Node::Impl::follow(Peer& peer, GroupId group) {
         if (mine == nullptr || mine->course != Course::kFollow) return;
         if (!result) {
           problem(fmt::format("follow-{}", group),
-                  fmt::format("{}: cannot follow {}: what only this node has cannot be kept: {}",
+                  fmt::format("{}: cannot follow {}: what only this node has cannot be kept: {}\n"
+                              "it is tried again every second; free space on the store's file system:  df",
                               shown(group), peer->info.name, result.error().message));
           mine->started = false;  // the next second tries again
           return;
@@ -252,10 +253,10 @@ void Node::Impl::mark_split(GroupId group, bool split) {
                          found->comparison.remote_extra, found->comparison.common.epoch,
                          found->comparison.common.seq);
     }
-    problem(key, fmt::format("{}: split brain with {}; replication of it has stopped; choose the side "
-                             "that survives (the other is kept as a snapshot): vmfs resolve {} --keep "
-                             "local|peer",
-                             shown(group), side, shown(group)));
+    problem(key, fmt::format("{}: split brain with {}; replication of it has stopped\n"
+                             "choose the side that survives (the other is kept as a snapshot):\n"
+                             "  vmfs resolve {} --keep local\n  vmfs resolve {} --keep peer",
+                             shown(group), side, shown(group), shown(group)));
   }
   blocking(
       Shell::Lane::kSync, [this, group, split] { return volume.set_split(group, split); },

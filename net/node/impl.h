@@ -98,7 +98,8 @@ struct Peer {
   std::vector<GroupId> audit;
   Lsn audit_lsn = 0;
 
-  // Rates for status.
+  // For status: copies that were begun since the start, on whatever connection; rates.
+  std::uint64_t copies_whole = 0, copies_partial = 0;
   std::uint64_t counted_sent = 0, counted_received = 0;
   std::uint64_t send_rate = 0, receive_rate = 0;
 };
@@ -279,8 +280,14 @@ struct Node::Impl final : Volume::Observer {
   NodeStatus status(const std::vector<GroupId>& groups);
   Held held_by(const Peer& peer, const GroupState& state);
   PeerStatus peer_status(Peer& peer);
+  Lag most_lag(Peer& peer, bool stopped);
+  Lag lag_of(Peer& peer, const GroupState& state, const Held& held, std::uint64_t size);
   ImageStatus image_status(const GroupState& state);
-  std::string lost_text(const PeerStatus& status);
+  static void add_lag(PeerStatus& status, const ImagePeerStatus& entry);
+  std::string lost_text(const PeerStatus& status, std::size_t owned_there);
+  std::string behind_text(const PeerStatus& status);
+  void stranded_problems(const std::vector<const GroupState*>& inconsistent,
+                         const std::vector<const GroupState*>& released, std::vector<std::string>& out);
   bool ready(std::string* why);
 
   Node& node;
@@ -353,6 +360,7 @@ class PeerStream final : public Sender::Events, public Receiver::Events, public 
   void received(const ReceivedRecord& record) override;
   void published() override;
   void failed(const Error& error) override;
+  void copy_begun(GroupId group, bool whole) override;
   void copy_advanced() override;
   void copy_finished(GroupId group, Result<> result) override;
 

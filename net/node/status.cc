@@ -2,7 +2,9 @@
 #include "net/node/status.h"
 
 #include <algorithm>
+#include <tuple>
 
+#include "fs/base/sizes.h"
 #include "net/node/impl.h"
 
 namespace vmfs {
@@ -99,6 +101,7 @@ Held Node::Impl::held_by(const Peer& peer, const GroupState& state) {
   return {Held::Kind::kUpTo, found->second};
 }
 
+// Of the peer itself; what it lacks comes group by group, in add_lag().
 PeerStatus Node::Impl::peer_status(Peer& peer) {
   PeerStatus out;
   out.peer = peer.info;
@@ -109,10 +112,11 @@ PeerStatus Node::Impl::peer_status(Peer& peer) {
   out.was_in_sync = peer.persisted.was_in_sync;
   out.sync = peer.sync;
   if (peer.connection != nullptr) out.remote = peer.connection->link->remote();
-  Lsn written = volume.journal().written_lsn();
   // Below the journal's beginning there is nothing that anybody could lack.
   out.received = out.durable = out.applied =
       std::max(peer.persisted.confirmed, volume.journal().oldest_lsn());
+  out.copies_whole = peer.copies_whole;
+  out.copies_partial = peer.copies_partial;
   if (peer.stream) {
     const Sender& sender = peer.stream->sender;
     out.copies_here = peer.sync == PeerSync::kFullCopy && !peer.stream->copies.busy();
@@ -126,27 +130,54 @@ PeerStatus Node::Impl::peer_status(Peer& peer) {
     out.copy_bytes_done = peer.stream->copies.bytes_done();
     out.copy_bytes_total = peer.stream->copies.bytes_total();
   }
-  std::uint64_t copied_bytes = 0;
-  for (const GroupState& state : volume.groups()) {
-    Held held = held_by(peer, state);
-    if (held.kind == Held::Kind::kUnknown) {
-      out.lag_records.reset();
-      break;
-    }
-    *out.lag_records += state.seq - std::min(state.seq, held.position.seq);
-    if (held.kind == Held::Kind::kNothing && state.seq != 0) {
-      ++out.copies_due;
-      if (auto image = volume.attributes(state.id)) copied_bytes += image->stat.size;
-    }
-  }
-  if (out.lag_records == 0) return out;
-  out.lag_bytes = written - std::min(written, out.durable) + copied_bytes;
-  out.lag_ns = written_times.age_ns(out.durable, now());
+  return out;
+}
+
+// The most that the peer can lack of any group: all of the journal since what it has confirmed. (A stream that has
+// passed over a group that has stopped says nothing about that one.)
+Lag Node::Impl::most_lag(Peer& peer, bool stopped) {
+  const Lsn written = volume.journal().written_lsn();
+  Lsn from = std::max(peer.persisted.confirmed, volume.journal().oldest_lsn());
+  if (peer.stream && !stopped) from = peer.stream->sender.durable();
+  Lag out;
+  out.records.reset();
+  out.bytes = written - std::min(written, from);
+  out.ns = written_times.age_ns(from, now());
   // What is on its way was written before it was sent. What was written before this start is of the time since
   // the last contact.
-  if (peer.stream) out.lag_ns = std::max(out.lag_ns, peer.stream->sender.lag_ns(now()));
-  if (out.durable < started_lsn && out.last_contact_wall_ns != 0)
-    out.lag_ns = std::max(out.lag_ns, clock.wall_ns() - out.last_contact_wall_ns);
+  if (peer.stream) out.ns = std::max(out.ns, peer.stream->sender.lag_ns(now()));
+  if (from < started_lsn && peer.persisted.last_contact_wall_ns != 0)
+    out.ns = std::max(out.ns, clock.wall_ns() - peer.persisted.last_contact_wall_ns);
+  return out;
+}
+
+// What the peer lacks of one group.
+Lag Node::Impl::lag_of(Peer& peer, const GroupState& state, const Held& held, std::uint64_t size) {
+  const bool stopped = peer.stream && peer.stream->sender.positions().stopped(state.id);
+  Lag out = most_lag(peer, stopped);
+  switch (held.kind) {
+    case Held::Kind::kUnknown: return out;
+    case Held::Kind::kNothing:
+      if (state.seq == 0) return {};
+      out.records = state.seq;
+      if (state.id != kNameSpace) out.bytes = size;
+      return out;
+    case Held::Kind::kUpTo: break;
+  }
+  if (held.position.seq >= state.seq) return {};
+  auto since = volume.changed_since(state.id, held.position.seq);
+  if (!since) {
+    out.records = state.seq - held.position.seq;
+    return out;
+  }
+  if (since->records == 0) return {};
+  out.records = since->records;
+  // Two bounds, neither of which is too low.
+  std::int64_t age = std::max<std::int64_t>(clock.wall_ns() - since->oldest_wall_ns, 0);
+  if (stopped)
+    out.bytes = since->bytes, out.ns = age;
+  else
+    out.bytes = std::min(out.bytes, since->bytes), out.ns = std::min(out.ns, age);
   return out;
 }
 
@@ -160,8 +191,6 @@ ImageStatus Node::Impl::image_status(const GroupState& state) {
   if (!state.history.empty()) out.position = {state.history.back().epoch, state.seq};
   if (state.id != kNameSpace)
     if (auto image = volume.attributes(state.id)) out.size = image->stat.size;
-  out.lost_records = state.seq;
-  out.lost_whole = true;
   for (auto& each : peers) {
     Peer& peer = *each;
     ImagePeerStatus entry;
@@ -177,44 +206,106 @@ ImageStatus Node::Impl::image_status(const GroupState& state) {
     }
     Held held = held_by(peer, state);
     entry.position = held.position;
-    if (held.kind == Held::Kind::kUnknown) {
-      entry.lag_records.reset();
-      out.lost_records.reset();
-      out.lost_whole = false;
-    } else {
-      entry.lag_records = state.seq - std::min(state.seq, held.position.seq);
-      entry.copy_due = held.kind == Held::Kind::kNothing && state.seq != 0;
-      if (out.lost_records) out.lost_records = std::min(*out.lost_records, *entry.lag_records);
-      out.lost_whole = out.lost_whole && entry.copy_due;
-    }
+    entry.lag = lag_of(peer, state, held, out.size);
+    entry.copy_due = held.kind == Held::Kind::kNothing && state.seq != 0;
     out.peers.push_back(std::move(entry));
   }
-  if (state.owner != options.node) {
-    // Whoever owns it has it.
-    out.lost_records = 0;
-    out.lost_whole = false;
-  }
+  // Whoever owns it has it.
+  if (state.owner != options.node) return out;
+  auto better = [](const ImagePeerStatus& a, const ImagePeerStatus& b) {
+    return std::tie(a.copy_due, a.lag.bytes, a.lag.ns) < std::tie(b.copy_due, b.lag.bytes, b.lag.ns);
+  };
+  auto best = std::min_element(out.peers.begin(), out.peers.end(), better);
+  out.lost = best != out.peers.end() ? best->lag : Lag{state.seq, out.size, 0};
+  out.lost_whole = best == out.peers.end() || best->copy_due;
   return out;
 }
 
+void Node::Impl::add_lag(PeerStatus& status, const ImagePeerStatus& entry) {
+  if (entry.lag.records == 0) return;
+  if (!entry.lag.records) {
+    // Known of none or of all groups: what the journal holds since is told once.
+    status.lag.records.reset();
+    status.lag.bytes = std::max(status.lag.bytes, entry.lag.bytes);
+  } else if (status.lag.records) {
+    *status.lag.records += *entry.lag.records;
+    status.lag.bytes += entry.lag.bytes;
+  }
+  status.lag.ns = std::max(status.lag.ns, entry.lag.ns);
+  if (entry.copy_due) ++status.copies_due;
+}
+
 // Of a peer that is away: what is known, and what to do about it.
-std::string Node::Impl::lost_text(const PeerStatus& status) {
-  std::string text;
+std::string Node::Impl::lost_text(const PeerStatus& status, std::size_t owned_there) {
+  const std::string name = status.peer.name.empty() ? status.peer.address : status.peer.name;
+  std::string text = fmt::format("{}: {}{}", name, status.link == LinkState::kRefused ? "refused" : "not connected",
+                                 status.link_reason.empty() ? "" : ": " + status.link_reason);
   if (status.last_contact_wall_ns == 0) {
-    text = "it was never met";
+    text += "; it was never met";
   } else {
     std::int64_t ago = std::max<std::int64_t>(0, clock.wall_ns() - status.last_contact_wall_ns);
-    text = fmt::format("last heard {} s ago, {} then", ago / 1'000'000'000,
-                       status.was_in_sync ? "in sync" : "not in sync");
-    if (!status.lag_records)
-      text += fmt::format("; it may lack up to {} bytes of the journal since", status.lag_bytes);
-    else if (*status.lag_records != 0)
-      text += fmt::format("; it lacks {} records since", *status.lag_records);
+    text += fmt::format("; last heard {} s ago, {} then", ago / 1'000'000'000,
+                        status.was_in_sync ? "in sync" : "not in sync");
+    if (!status.lag.records)
+      text += fmt::format("; it may lack up to {} of the journal since", human_size(status.lag.bytes));
+    else if (*status.lag.records != 0)
+      text += fmt::format("; it lacks {} records since, {}", *status.lag.records, human_size(status.lag.bytes));
   }
-  return fmt::format("{}\nif it is gone for good, so that nothing waits for it or is kept for it:  vmfs peer remove "
-                     "{} {}",
-                     text, options.mountpoint.empty() ? "MOUNTPOINT" : options.mountpoint,
-                     status.peer.name.empty() ? status.peer.address : status.peer.name);
+  // They find each other again by themselves: refused ones rarely do, before somebody has mended the cause.
+  if (status.link != LinkState::kRefused)
+    text += fmt::format("\nlook whether that machine and the network are up, and the volume mounted; {}:  vmfs status "
+                        "(there)",
+                        status.peer.address.empty() ? "it calls this node" : "it is called at " + status.peer.address);
+  if (owned_there != 0)
+    text += fmt::format("\nto go on here with what it owns ({} image{}), only if it is certainly off:  vmfs promote "
+                        "--force {}",
+                        owned_there, owned_there == 1 ? "" : "s", shown(kNameSpace));
+  return text + fmt::format("\nif it is gone for good, so that nothing waits for it or is kept for it:  vmfs peer "
+                            "remove {} {}",
+                            shown(kNameSpace), name);
+}
+
+// Connected, and yet not in sync: it counts as lost for every promise.
+std::string Node::Impl::behind_text(const PeerStatus& status) {
+  const std::string name = status.peer.name.empty() ? status.peer.address : status.peer.name;
+  const char* what = nullptr;
+  switch (status.sync) {
+    case PeerSync::kInSync:
+    case PeerSync::kFull: return {};  // the latter is told where it is noticed
+    case PeerSync::kLost:
+      what = "{} is connected, and it is being found out what each side has: until then it counts as lost";
+      break;
+    case PeerSync::kCatchingUp:
+      what = "{} is connected and not in sync yet, they catch up: until then it counts as lost";
+      break;
+    case PeerSync::kFullCopy:
+      what = status.copies_here ? "{} copies the volume to this node: what is inconsistent here cannot be promoted "
+                                  "before the copy's end"
+                                : "{} is being copied to: before the copy's end it cannot take over";
+      break;
+  }
+  return fmt::format("{}\nwait for it:  vmfs wait {} in-sync", fmt::format(fmt::runtime(what), name),
+                     shown(kNameSpace));
+}
+
+// Images that nobody can use here, though no peer's state says why.
+void Node::Impl::stranded_problems(const std::vector<const GroupState*>& inconsistent,
+                                   const std::vector<const GroupState*>& released,
+                                   std::vector<std::string>& out) {
+  auto names = [this](const std::vector<const GroupState*>& groups) {
+    return shown(groups.front()->id) +
+           (groups.size() > 1 ? fmt::format(" and {} more", groups.size() - 1) : std::string());
+  };
+  if (!inconsistent.empty())
+    out.push_back(fmt::format("{}: inconsistent: the copy to this node was not finished, and nobody goes on with it\n"
+                              "bring back the node that it was copied from, then:  vmfs wait {} in-sync\n"
+                              "if that is gone for good, restore it from a backup under another name",
+                              names(inconsistent), shown(kNameSpace)));
+  if (!released.empty())
+    out.push_back(fmt::format("{}: handed to {}, which is away and may not have taken it: nobody may write it here\n"
+                              "it is taken when they meet; to take it back, only if that node is certainly off:  "
+                              "vmfs promote --force {}",
+                              names(released), name_of(released.front()->taker), shown(released.front()->id)));
 }
 
 NodeStatus Node::Impl::status(const std::vector<GroupId>& wanted_groups) {
@@ -229,53 +320,51 @@ NodeStatus Node::Impl::status(const std::vector<GroupId>& wanted_groups) {
 
   // What would be lost is said of all that this node owns, whatever is listed.
   std::set<GroupId> listed(wanted_groups.begin(), wanted_groups.end());
-  for (const GroupState& state : volume.groups()) {
+  std::uint64_t unknown_bytes = 0;
+  std::map<NodeId, std::size_t> owned_by;
+  std::vector<const GroupState*> inconsistent, released;
+  auto reachable = [this](NodeId id) {
+    Peer* peer = peer_by_id(id);
+    return peer != nullptr && peer->stream != nullptr;
+  };
+  const bool copied_here = std::any_of(out.peers.begin(), out.peers.end(),
+                                       [](const PeerStatus& peer) { return peer.sync == PeerSync::kFullCopy; });
+  const std::vector<GroupState> groups = volume.groups();
+  for (const GroupState& state : groups) {
+    if (state.id != kNameSpace) ++owned_by[state.owner];
+    if (state.inconsistent && !copied_here) inconsistent.push_back(&state);
+    if (raw(state.owner) == 0 && raw(state.taker) != 0 && state.taker != options.node && !reachable(state.taker))
+      released.push_back(&state);
     ImageStatus image = image_status(state);
-    for (std::size_t i = 0; i < image.peers.size(); ++i) {
-      if (image.peers[i].lag_records == 0) continue;
-      image.peers[i].lag_bytes = out.peers[i].lag_bytes;
-      image.peers[i].lag_ns = out.peers[i].lag_ns;
+    for (std::size_t i = 0; i < image.peers.size(); ++i) add_lag(out.peers[i], image.peers[i]);
+    if (image.lost.records != 0) {
+      if (!image.lost.records) {
+        // All that the journal holds since, once for all such groups.
+        out.lost.records.reset();
+        unknown_bytes = std::max(unknown_bytes, image.lost.bytes);
+      } else {
+        if (out.lost.records) *out.lost.records += *image.lost.records;
+        out.lost.bytes += image.lost.bytes;
+      }
+      out.lost.ns = std::max(out.lost.ns, image.lost.ns);
     }
-    if (!image.lost_records)
-      out.lost_records.reset();
-    else if (out.lost_records)
-      *out.lost_records += *image.lost_records;
     if (image.lost_whole && state.id != kNameSpace) ++out.lost_images;
     if (listed.empty() || listed.contains(state.id)) out.images.push_back(std::move(image));
   }
+  out.lost.bytes += unknown_bytes;
   std::sort(out.images.begin(), out.images.end(),
             [](const ImageStatus& a, const ImageStatus& b) {
               if ((a.group == kNameSpace) != (b.group == kNameSpace)) return a.group == kNameSpace;
               return a.path < b.path;
             });
-  if (!out.peers.empty() && out.lost_records != 0) {
-    auto best = std::min_element(out.peers.begin(), out.peers.end(),
-                                 [](const PeerStatus& a, const PeerStatus& b) {
-                                   return a.lag_bytes < b.lag_bytes;
-                                 });
-    out.lost_bytes = best->lag_bytes;
-    out.lost_ns = best->lag_ns;
-  }
 
   for (const auto& [key, text] : problems) out.problems.push_back(text);
   for (const PeerStatus& peer : out.peers) {
-    std::string name = peer.peer.name.empty() ? peer.peer.address : peer.peer.name;
-    if (peer.link == LinkState::kRefused)
-      out.problems.push_back(fmt::format("{}: refused: {}", name, peer.link_reason));
-    else if (peer.link != LinkState::kConnected)
-      out.problems.push_back(fmt::format("{}: not connected{}; {}", name,
-                                         peer.link_reason.empty() ? "" : ": " + peer.link_reason,
-                                         lost_text(peer)));
-    else if (peer.sync == PeerSync::kFullCopy)
-      out.problems.push_back(
-          peer.copies_here
-              ? fmt::format("{} copies the volume to this node: what is inconsistent here cannot be promoted "
-                            "before the copy's end\nwait for it:  vmfs wait {} in-sync",
-                            name, shown(kNameSpace))
-              : fmt::format("{} is being copied to: before the copy's end it cannot take over\nwait for it:  "
-                            "vmfs wait {} in-sync",
-                            name, shown(kNameSpace)));
+    std::string text = peer.link == LinkState::kConnected ? behind_text(peer)
+                                                          : lost_text(peer, owned_by[peer.peer.id]);
+    if (!text.empty()) out.problems.push_back(std::move(text));
   }
+  stranded_problems(inconsistent, released, out.problems);
   if (!out.ready) out.problems.push_back("ownership is not settled: " + out.ready_reason);
   return out;
 }

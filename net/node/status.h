@@ -28,6 +28,16 @@ enum class PeerSync : std::uint8_t {
 const char* to_string(LinkState state);  // "connecting", "connected", "refused"
 const char* to_string(PeerSync sync);    // "lost", "catching-up", "full-copy", "in-sync", "full"
 
+// What somebody lacks. Housekeeping (flushes, epochs) is not counted: nobody would miss it. Without records: not
+// known, the peer was not met since the start; bytes and age are upper bounds then. Exact for an image's last
+// changes, at most about half too high for older ones, and never above what the journal holds since
+// (fs/journal/sequence_trail.h).
+struct Lag {
+  std::optional<std::uint64_t> records = 0;
+  std::uint64_t bytes = 0;  // of the journal; the image's size if it must be copied whole
+  std::int64_t ns = 0;      // age of the oldest such record
+};
+
 struct PeerStatus {
   PeerInfo peer;
   LinkState link = LinkState::kConnecting;
@@ -38,17 +48,15 @@ struct PeerStatus {
   bool was_in_sync = false;        // now, or when last heard
   PeerSync sync = PeerSync::kLost;
   bool copies_here = false;        // kFullCopy: it is this node that is copied to
-  // Records of groups that the peer does not own, which it has not confirmed durable. Nothing: not known,
-  // it was not met since the start; lag_bytes is an upper bound then.
-  std::optional<std::uint64_t> lag_records = 0;
-  std::uint64_t lag_bytes = 0;     // of the journal since; at most so many, none if no records lag
-  std::int64_t lag_ns = 0;         // age of the oldest such record
+  Lag lag;  // of the groups that it does not own: what it has not confirmed durable
   std::uint64_t copies_due = 0;    // groups of which it has no state: they are being copied, or about to be
   // This node's journal up to where the peer has received it, has it durable, and has it in its store.
   Lsn received = 0, durable = 0, applied = 0;
   std::uint64_t bytes_sent = 0, bytes_received = 0;  // since the start, payloads as on the wire
   std::uint64_t send_bytes_per_second = 0, receive_bytes_per_second = 0;
   std::uint64_t copy_bytes_done = 0, copy_bytes_total = 0;  // kFullCopy
+  // Copies to it that were begun since the start: of groups whole, and of ranges after it had parted.
+  std::uint64_t copies_whole = 0, copies_partial = 0;
 };
 
 enum class Role : std::uint8_t {
@@ -65,11 +73,9 @@ const char* to_string(Role role);  // "primary", "secondary", ...
 struct ImagePeerStatus {
   NodeId node{};
   Position position;              // the last record the peer has confirmed durable
-  std::optional<std::uint64_t> lag_records = 0;  // ours beyond it; nothing: not known
-  std::uint64_t lag_bytes = 0;    // an upper bound: all groups' unconfirmed bytes; 0 if no records lag
+  Lag lag;                        // ours beyond it
   bool copy_due = false;          // it has no state of the group
-  std::int64_t lag_ns = 0;
-  std::string state;              // as PeerSync, or "split", "following", "has-open-writer"
+  std::string state;              // as PeerSync, or as Course where histories have parted or a copy is due
   std::string rule;               // of net/history/compare.h, by which histories were last compared
 };
 
@@ -82,8 +88,7 @@ struct ImageStatus {
   Position position;
   std::uint64_t size = 0;  // of the image
   std::vector<ImagePeerStatus> peers;
-  // If this node died now: records of this image that no peer has durable; nothing: not known.
-  std::optional<std::uint64_t> lost_records = 0;
+  Lag lost;                 // if this node died now: what the peer that has most lacks; nothing if it owns it not
   bool lost_whole = false;  // no peer has a state of it
 };
 
@@ -97,10 +102,7 @@ struct NodeStatus {
   std::vector<ImageStatus> images;  // by path; the name space first
   std::vector<std::string> problems;  // what a person should know or do; empty: healthy
   Lsn written = 0;  // this node's journal
-  // If this node died now: of the groups that it owns, what no peer has. Without records: not known.
-  std::optional<std::uint64_t> lost_records = 0;
-  std::uint64_t lost_bytes = 0;   // at most
-  std::int64_t lost_ns = 0;
+  Lag lost;  // if this node died now: of all groups that it owns
   std::uint64_t lost_images = 0;  // images of which no peer has any state
 };
 

@@ -72,7 +72,9 @@ void PeerStream::failed(const Error& error) {
   std::string why = error.message.empty() ? "records could not be taken" : error.message;
   bool local = error.kind == ErrorKind::kIo || error.kind == ErrorKind::kNoSpace;
   log_error("{}: {}", peer_.info.name, why);
-  if (local) node_.problem("receive", fmt::format("records cannot be stored: {}", why));
+  if (local) node_.problem("receive", fmt::format("records cannot be stored: {}\nfree space where store and "
+                                                    "journal are, or check their disks; it is tried again:  df, dmesg",
+                                                    why));
   node_.post([&node = node_, id = peer_.info.id, connection = peer_.connection, why] {
     Peer* peer = node.peer_by_id(id);
     if (peer != nullptr && connection != nullptr && peer->connection == connection)
@@ -80,6 +82,7 @@ void PeerStream::failed(const Error& error) {
   });
 }
 
+void PeerStream::copy_begun(GroupId, bool whole) { ++(whole ? peer_.copies_whole : peer_.copies_partial); }
 void PeerStream::copy_advanced() { node_.pump(peer_); }
 void PeerStream::copy_finished(GroupId group, Result<> result) {
   node_.copy_finished(peer_, group, result);
@@ -105,7 +108,7 @@ void Node::Impl::pump(Peer& peer) {
   bool sync_now = options.settings.mode == ReplicationMode::kSync && !flush_waits.empty() && peer.counts;
   auto result = sender.pump(ship_limit(), sync_now, compression());
   if (!result) {
-    problem("journal-read", fmt::format("the journal cannot be read for {}: {}", peer.info.name,
+    problem("journal-read", fmt::format("the journal cannot be read for {}: {}\ncheck its disk:  dmesg", peer.info.name,
                                         result.error().message));
     PeerStream& stream = *peer.stream;
     return stream.failed(result.error());
@@ -154,7 +157,8 @@ void Node::Impl::on_ack(Peer& peer, const Ack& ack) {
     peer.full_since_ns = now();
     problem("full-" + peer.info.name,
             ack.full ? fmt::format("{} cannot take records: its journal is full and its store does not "
-                                   "keep up or is full; see vmfs status there",
+                                   "keep up or is full\nfree space on its store's file system; what it says of it:  "
+                                   "vmfs status (there)",
                                    peer.info.name)
                      : std::string());
   }

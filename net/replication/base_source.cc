@@ -200,6 +200,7 @@ void BaseSource::begin() {
   sender_.look_back(work_->from);
   if (!job.ranges.empty()) work_->offset = job.ranges.front().offset;
   step_ = Step::kCopying;
+  events_.copy_begun(job.group, job.whole);
   events_.copy_advanced();
 }
 

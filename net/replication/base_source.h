@@ -25,6 +25,8 @@ class BaseSource {
  public:
   struct Events {
     virtual ~Events() = default;
+    // The first record of a copy, of the whole group or of ranges, is in the stream.
+    virtual void copy_begun(GroupId group, bool whole) = 0;
     // The stream may go on (it was held while a block was read).
     virtual void copy_advanced() = 0;
     // The last record of the copy is in the stream, or the copy cannot be made.

@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import pty
 import re
 import struct
 import subprocess
@@ -293,6 +294,43 @@ def cable_pulled(scratch):
         for node in (a, b):
             node.umount()
         run("cmp", a.stored("x.img"), b.stored("x.img"))
+
+
+@case(seconds=60)
+def status_is_watched(scratch):
+    """--watch in a pipe gives round after round, on a terminal each in place of the one before, and in both it outlives
+    the daemon that answered first."""
+    def read_until(read, part, seen=""):
+        while part not in seen:
+            more = read()
+            assert more, f"it ended before it said {part!r}: {seen}"
+            seen += more.decode()
+        return seen
+
+    def watch(output):
+        return subprocess.Popen([VMFS, "status", node.mnt, "--watch"], stdin=subprocess.DEVNULL, stdout=output,
+                                stderr=subprocess.STDOUT)
+
+    node = Node(scratch.path, "a").init().mount()
+    head = f"test on a, {node.mnt}: healthy"
+    piped = watch(subprocess.PIPE)
+    near, far = pty.openpty()
+    shown = watch(far)
+    os.close(far)
+    for watcher, read, between in ((piped, lambda: os.read(piped.stdout.fileno(), 65536), "\n\n" + head),
+                                   (shown, lambda: os.read(near, 65536), "\033[H\033[2J")):
+        old = node.daemon_pid()
+        read_until(read, f"daemon {old},")
+        rest = read_until(read, between)
+        assert ("\033" in rest) == (watcher is shown), rest
+        node.kill_daemon()
+        node.wait_for_another_daemon(old)
+        read_until(read, f"daemon {node.daemon_pid()},")
+        assert watcher.poll() is None
+        watcher.terminate()
+        watcher.wait(10)
+    os.close(near)
+    node.umount()
 
 
 @case(seconds=60)

@@ -83,6 +83,7 @@ def link_cut_twenty_times_under_fio(scratch):
     nothing was copied whole."""
     rounds = 20
     with Pair(scratch, journal_size="256MiB").start() as pair:
+        before = [pair.a.copies(), pair.b.copies()]
         pair.wan.rate(40_000_000)
         with Fio(pair.a / "disk.img", size="48m", rw="randwrite", bs="4k", iodepth=8, direct=1, verify="xxhash",
                  fsync=64, rate_iops=2500, time_based=1, runtime=rounds) as client:
@@ -95,9 +96,7 @@ def link_cut_twenty_times_under_fio(scratch):
                 pair.wan.mend()
             client.finish(timeout=120)
         pair.settle()
-        for node in (pair.a, pair.b):
-            for peer in node.status()["peers"]:
-                assert peer["copy_bytes_total"] == 0, "an image was copied whole, where the journal had all of it"
+        assert [pair.a.copies(), pair.b.copies()] == before, "something was copied, where the journal had all of it"
         same(pair.a / "disk.img", pair.b / "disk.img")
         pair.stop()
         same(pair.a.stored("disk.img"), pair.b.stored("disk.img"))
@@ -105,15 +104,25 @@ def link_cut_twenty_times_under_fio(scratch):
 
 @case(seconds=120)
 def journal_outgrown_while_cut(scratch):
-    """More is written than the journal keeps for an absent peer: a full copy brings it back, by itself."""
+    """More is written than the journal keeps for an absent peer: a full copy brings it back, by itself. Until it ends,
+    its target cannot be promoted."""
     with Pair(scratch, journal_size="32MiB").start() as pair:
         write_file(pair.a / "disk.img", os.urandom(8 << 20))
         pair.wan.cut()
         for number in range(6):
             fio(pair.a / "disk.img", size="24m", rw="randwrite", bs="64k", iodepth=4, direct=1, fsync=50,
                 randseed=number + 1)
+        before = pair.a.copies()
+        pair.wan.rate(4_000_000)
         pair.wan.mend()
+        wait_until(lambda: pair.b.image("disk.img")["role"] == "inconsistent", what="the copy's beginning")
+        for words in ((), ("--force",)):
+            refused = pair.b.promote(*words, path=pair.b / "disk.img", check=False)
+            assert refused.returncode != 0 and "a copy is under way" in refused.stdout, refused.stdout
+        assert pair.b.image("disk.img")["role"] == "inconsistent", "the copy had ended: the refusals prove nothing"
+        pair.wan.rate(0)
         pair.settle(timeout=60)
+        assert pair.a.copies() > before and pair.b.copies() == 0
         pair.stop()
         same(pair.a.stored("disk.img"), pair.b.stored("disk.img"))
 

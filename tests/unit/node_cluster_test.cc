@@ -18,7 +18,7 @@ TEST_SUITE("node") {
     CHECK(t.b().read("web.img", 0, 5) == "hello");
     t.check_equal();
     CHECK(t.a().status().images.size() == 2);
-    CHECK(t.a().status().lost_records == 0);
+    CHECK(t.a().status().lost.records == 0);
   }
 
   TEST_CASE("a flush in sync mode survives the loss of either machine at once") {

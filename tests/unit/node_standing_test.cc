@@ -20,13 +20,13 @@ TEST_SUITE("node") {
       for (Member* member : {&t.a(), &t.b()}) {
         NodeStatus status = member->status();
         PeerStatus& peer = status.peers.at(0);
-        CHECK(peer.lag_records == 0);
-        CHECK(peer.lag_bytes == 0);
-        CHECK(peer.lag_ns == 0);
-        CHECK(status.lost_records == 0);
-        CHECK(status.lost_bytes == 0);
+        CHECK(peer.lag.records == 0);
+        CHECK(peer.lag.bytes == 0);
+        CHECK(peer.lag.ns == 0);
+        CHECK(status.lost.records == 0);
+        CHECK(status.lost.bytes == 0);
         CHECK(status.lost_images == 0);
-        for (const ImageStatus& image : status.images) CHECK(image.peers.at(0).lag_records == 0);
+        for (const ImageStatus& image : status.images) CHECK(image.peers.at(0).lag.records == 0);
       }
       // Received, durable and applied come together.
       PeerStatus peer = t.a().status().peers.at(0);
@@ -39,20 +39,121 @@ TEST_SUITE("node") {
       REQUIRE(ok(t.a().flush("web.img")) == "");
       t.cluster.run(3 * kSecond);
       NodeStatus alone = t.a().status();
-      CHECK(alone.peers.at(0).lag_records > 0);
-      CHECK(alone.peers.at(0).lag_bytes > 0);
-      CHECK(alone.peers.at(0).lag_ns >= 3 * kSecond);
-      CHECK(alone.peers.at(0).lag_ns <= 5 * kSecond);
-      CHECK(alone.lost_records == alone.peers.at(0).lag_records);
+      CHECK(alone.peers.at(0).lag.records > 0);
+      CHECK(alone.peers.at(0).lag.bytes > 0);
+      CHECK(alone.peers.at(0).lag.ns >= 3 * kSecond);
+      CHECK(alone.peers.at(0).lag.ns <= 5 * kSecond);
+      CHECK(alone.lost.records == alone.peers.at(0).lag.records);
       bool told = false;
       for (const std::string& problem : alone.problems)
         told |= problem.find("last heard") != std::string::npos && problem.find("vmfs peer remove") != std::string::npos;
       CHECK(told);
       t.cluster.network.mend("a", "b");
       t.settle();
-      CHECK(t.a().status().peers.at(0).lag_records == 0);
-      CHECK(t.a().status().lost_records == 0);
+      CHECK(t.a().status().peers.at(0).lag.records == 0);
+      CHECK(t.a().status().lost.records == 0);
     }
+  }
+
+  TEST_CASE("lag and loss are each image's own, and count what was changed") {
+    for (ReplicationMode mode : {ReplicationMode::kSync, ReplicationMode::kAsync}) {
+      TwoNodes t(97, mode);
+      const std::string block(4096, 'x');
+      for (const char* name : {"busy.img", "idle.img"}) {
+        REQUIRE(ok(t.a().make(name)) == "");
+        REQUIRE(ok(t.a().write(name, 0, block)) == "");
+        REQUIRE(ok(t.a().flush(name)) == "");
+      }
+      t.settle();
+      t.cluster.run(kSecond);
+      t.cluster.network.cut("a", "b");
+      t.cluster.run(10 * kSecond);
+      const GroupId busy = t.a().group("busy.img"), idle = t.a().group("idle.img");
+      auto image = [&](GroupId group) {
+        NodeStatus status = t.a().status();
+        for (ImageStatus& each : status.images)
+          if (each.group == group) return std::pair(std::move(each), std::move(status));
+        FAIL("not listed");
+        return std::pair(ImageStatus{}, NodeStatus{});
+      };
+      // A flush alone is nobody's loss.
+      REQUIRE(ok(t.a().flush("busy.img")) == "");
+      CHECK(image(busy).first.peers.at(0).lag.records == 0);
+      CHECK(image(busy).first.peers.at(0).lag.bytes == 0);
+      CHECK(image(busy).second.lost.records == 0);
+      for (int i = 0; i < 3; ++i) {
+        REQUIRE(ok(t.a().write("busy.img", 0, block)) == "");
+        REQUIRE(ok(t.a().flush("busy.img")) == "");
+        t.cluster.run(2 * kSecond);
+      }
+      const std::uint64_t bytes = 3 * record_size(4096);
+      auto [found, whole] = image(busy);
+      const Lag& lag = found.peers.at(0).lag;
+      CHECK(lag.records == 3);
+      CHECK(lag.bytes == bytes);
+      CHECK(lag.ns >= 6 * kSecond);
+      CHECK(lag.ns < 7 * kSecond);
+      CHECK(found.lost.records == 3);
+      CHECK(found.lost.bytes == bytes);
+      CHECK(found.lost.ns == lag.ns);
+      CHECK_FALSE(found.lost_whole);
+      auto [other, unused] = image(idle);
+      CHECK(other.peers.at(0).lag.records == 0);
+      CHECK(other.peers.at(0).lag.bytes == 0);
+      CHECK(other.peers.at(0).lag.ns == 0);
+      CHECK(other.lost.records == 0);
+      // The volume's are their sum.
+      CHECK(whole.peers.at(0).lag.records == 3);
+      CHECK(whole.peers.at(0).lag.bytes == bytes);
+      CHECK(whole.lost.records == 3);
+      CHECK(whole.lost.bytes == bytes);
+      // Another life that has not met the peer knows bounds only.
+      t.a().kill();
+      t.a().start({"b"});
+      t.cluster.run(kSecond);
+      auto [after, all] = image(busy);
+      CHECK_FALSE(after.lost.records);
+      CHECK_FALSE(all.lost.records);
+      CHECK(after.lost.bytes >= bytes);
+      CHECK(all.lost.bytes == after.lost.bytes);
+      CHECK(after.lost.ns >= 6 * kSecond);
+      // What the last life wrote is read from the journal, and lag is told exactly again once they have met.
+      t.cluster.network.mend("a", "b");
+      t.settle();
+      CHECK(image(busy).second.lost.records == 0);
+      t.cluster.network.cut("a", "b");
+      t.cluster.run(10 * kSecond);
+      REQUIRE(ok(t.a().write("idle.img", 0, "0123456789")) == "");
+      CHECK(image(idle).first.lost.bytes == record_size(10));
+      CHECK(image(busy).first.lost.bytes == 0);
+    }
+  }
+
+  TEST_CASE("copies are counted, on whatever connection they were made") {
+    TwoNodes t(98);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, std::string(50000, 'x'))) == "");
+    t.settle();
+    const std::uint64_t before = t.a().status().peers.at(0).copies_whole;
+    auto cut_and_mend = [&](int records) {
+      t.cluster.network.cut("a", "b");
+      t.cluster.run(10 * kSecond);
+      for (int i = 0; i < records; ++i) {
+        REQUIRE(ok(t.a().write("web.img", 0, std::string(200000, 'y'))) == "");
+        t.cluster.run(20 * kMillisecond);
+      }
+      t.cluster.network.mend("a", "b");
+      t.settle();
+    };
+    cut_and_mend(3);
+    CHECK(t.a().status().peers.at(0).copies_whole == before);
+    cut_and_mend(200);  // many times what the journal keeps
+    CHECK(t.a().status().peers.at(0).copies_whole == before + 1);
+    CHECK(t.a().status().peers.at(0).copy_bytes_total == 0);
+    cut_and_mend(3);
+    CHECK(t.a().status().peers.at(0).copies_whole == before + 1);
+    CHECK(t.a().status().peers.at(0).copies_partial == 0);
+    CHECK(t.b().status().peers.at(0).copies_whole == 0);
   }
 
   TEST_CASE("while it is copied to, a node is not in sync on either side, and counts for nothing") {
@@ -83,7 +184,7 @@ TEST_SUITE("node") {
         NodeStatus here = a.status();
         if (here.peers.at(0).sync == PeerSync::kFullCopy) {
           ++copying;
-          CHECK(here.lost_records > 0);
+          CHECK(here.lost.records > 0);
           CHECK(here.lost_images > 0);
         }
       }
@@ -91,7 +192,7 @@ TEST_SUITE("node") {
     }));
     CHECK(copying > 0);
     cluster.run(5 * kSecond);
-    CHECK(a.status().lost_records == 0);
+    CHECK(a.status().lost.records == 0);
     CHECK(a.status().lost_images == 0);
     CHECK((a.stored() == b.stored()));
   }

@@ -5,6 +5,7 @@
 #include "cli/file.h"
 #include "cli/status_json.h"
 #include "cli/status_text.h"
+#include "net/ownership/decisions.h"
 
 using namespace vmfs;
 using nlohmann::json;
@@ -124,6 +125,46 @@ TEST_SUITE("status") {
     }
   }
 
+  TEST_CASE("every word for a link, a role or a state is in the manual page, where its key is explained") {
+    auto manual = read_small_file(VMFS_SOURCE_DIR "/docs/man/vmfs.1.scd");
+    REQUIRE(manual);
+    // From the key's name to that of the next key of its object.
+    auto explained = [&](const std::string& object, const std::string& key, const std::string& word) {
+      std::size_t from = manual->find("*" + object + key + "*");
+      REQUIRE(from != std::string::npos);
+      std::string text = manual->substr(from + object.size() + key.size() + 2);
+      text.resize(std::min(text.size(), text.find("*" + object)));
+      CAPTURE(key);
+      CAPTURE(word);
+      CHECK(text.find("*" + word + "*") != std::string::npos);
+    };
+    int words = 0;
+    auto all = [&](auto first, const std::string& object, const std::string& key) {
+      using Word = decltype(first);
+      for (int i = 0; std::string(to_string(static_cast<Word>(i))) != "?"; ++i, ++words) {
+        std::string word = to_string(static_cast<Word>(i));
+        // Where records merely flow, the peer's state is told.
+        if (word != to_string(Course::kNothing) && word != to_string(Course::kSend)) explained(object, key, word);
+      }
+    };
+    all(LinkState{}, ".peers[].", "link");
+    Config known = config();
+    known.peers.push_back({NodeId{2}, "host-b", ""});
+    explained(".peers[].", "link", offline_status("/s", known, "x")["peers"][0]["link"].get<std::string>());
+    all(PeerSync{}, ".peers[].", "state");
+    all(Role{}, ".images[].", "role");
+    all(PeerSync{}, ".images[].", "state");
+    all(Course{}, ".images[].", "state");
+    CHECK(words == 3 + 5 + 7 + 5 + 10);
+    // Beside the peers' own: see image_state().
+    ImageStatus image;
+    explained(".images[].", "state", image_state(image));
+    image.role = Role::kInconsistent;
+    explained(".images[].", "state", image_state(image));
+    image.role = Role::kSplit;
+    explained(".images[].", "state", image_state(image));
+  }
+
   TEST_CASE("an image's state is that of its worst peer") {
     ImageStatus image;
     CHECK(image_state(image) == "alone");
@@ -170,10 +211,10 @@ TEST_SUITE("status") {
     node.peers[0].link = LinkState::kRefused;
     node.peers[0].link_reason = "the secret is wrong";
     node.peers[0].sync = PeerSync::kLost;
-    node.peers[0].lag_bytes = 3u << 20;
+    node.peers[0].lag.bytes = 3u << 20;
     node.problems = {"host-b is lost\nsee there:  vmfs status"};
-    node.lost_records = 12;
-    node.lost_bytes = 3u << 20;
+    node.lost.records = 12;
+    node.lost.bytes = 3u << 20;
     node.ready = false;
     node.ready_reason = "host-b has not been heard";
     json status = status_to_json(facts(), config(), node, {}, {"the store is full"});
@@ -183,7 +224,50 @@ TEST_SUITE("status") {
     CHECK(text.starts_with("guests on host-a, /srv/vm: 3 problems\n  1. host-b is lost\n     see there:"));
     CHECK(contains(text, "refused: the secret is wrong"));
     CHECK(contains(text, "vmfs wait /srv/vm ready"));
-    CHECK(contains(text, "the last 12 records are lost"));
+    CHECK(contains(text, "if host-a dies now:  lost: 12 records, 3.00 MiB"));
+  }
+
+  TEST_CASE("each image's state, lag and loss have a column") {
+    NodeStatus node = healthy_pair();
+    node.images.reserve(8);  // `web` stays where it is
+    ImageStatus& web = node.images[1];
+    web.peers[0].state = "lost";
+    web.peers[0].lag = {12, 3u << 20, 1'500'000'000};
+    web.lost = web.peers[0].lag;
+    ImageStatus db = web;
+    db.path = "db01.img";
+    db.peers[0].lag = db.lost = {std::nullopt, 5u << 20, 4'000'000'000};
+    node.images.push_back(db);
+    ImageStatus young = web;
+    young.path = "new.img";
+    young.peers[0].state = "copy-to-peer";
+    young.peers[0].lag = young.lost = {7, 1u << 30, 0};
+    young.peers[0].copy_due = young.lost_whole = true;
+    node.images.push_back(young);
+    ImageStatus theirs = healthy_pair().images[1];
+    theirs.path = "theirs.img";
+    theirs.role = Role::kSecondary;
+    theirs.owner = NodeId{2};
+    node.images.push_back(theirs);
+    json status = status_to_json(facts(), config(), node, {}, {});
+    CHECK(status["images"][0]["lost_records"] == 12);
+    CHECK(status["images"][0]["lost_bytes"] == 3u << 20);
+    CHECK(status["images"][0]["lost_seconds"] == 1.5);
+    CHECK(status["images"][1]["lost_records"].is_null());
+    std::string text = status_text(status, {});
+    // Words only: how wide the columns are depends on what stands in them.
+    auto line_of = [&](const std::string& name) {
+      std::string line = text.substr(text.find("  " + name + " ") + 2), words;
+      line.resize(line.find('\n'));
+      for (char c : line)
+        if (c != ' ' || !words.ends_with(' ')) words += c;
+      return words;
+    };
+    CHECK(line_of("IMAGE") == "IMAGE ROLE STATE LAG LOST IF THIS NODE DIES");
+    CHECK(line_of("web01.img") == "web01.img primary lost 12 records, 3.00 MiB, 1.5 s 12 records, 3.00 MiB, 1.5 s");
+    CHECK(line_of("db01.img") == "db01.img primary lost at most 5.00 MiB, 4.0 s at most 5.00 MiB, 4.0 s");
+    CHECK(line_of("new.img") == "new.img primary copy-to-peer all of it all of it");
+    CHECK(line_of("theirs.img") == "theirs.img secondary in-sync none nothing (owner: host-b)");
   }
 
   TEST_CASE("of many images only those are listed that need a look") {

@@ -66,13 +66,19 @@ class Node:
         if done.returncode not in (0, 3):
             raise AssertionError(f"status of {self.name}: exit status {done.returncode}: {done.stderr}")
         status = json.loads(done.stdout)
-        return status[0] if isinstance(status, list) else status
+        for problem in status["problems"]:
+            assert "\n" in problem, f"a problem without a next step: {problem}"
+        return status
 
     def image(self, path):
         for image in self.status()["images"]:
             if image["path"] == path:
                 return image
         raise AssertionError(f"{self.name} does not list {path}")
+
+    def copies(self):
+        """Copies to its peers, whole or of ranges, that were begun since its daemon's start."""
+        return sum(peer["copies_whole"] + peer["copies_partial"] for peer in self.status()["peers"])
 
     def wait(self, condition, timeout=30):
         vmfs("wait", self.mnt, condition, "--timeout", timeout, timeout=timeout + 10)
