@@ -70,7 +70,7 @@ std::string amount_text(const json& object, const std::string& prefix = "") {
     text = bytes > 0 ? fmt::format("at most {}", human_size(bytes)) : "";
   else if (*records != 0)
     text = fmt::format("{:.0f} record{}, {}", records->get<double>(), *records == 1 ? "" : "s", human_size(bytes));
-  if (!text.empty() && age > 0) text += fmt::format(", {:.1f} s", age);
+  if (!text.empty() && age >= 0.05) text += fmt::format(", {:.1f} s", age);
   return text;
 }
 

@@ -409,7 +409,9 @@ void Node::Impl::remove_peer(NodeId id, Done done) {
   if (peer->connection != nullptr) {
     Connection& connection = *peer->connection;
     connection.link->send(encode_message(
-        HelloRefused{RefusalReason::kRemoved, fmt::format("removed from the volume by {}", options.node_name)}));
+        HelloRefused{RefusalReason::kRemoved, fmt::format("removed from the volume by {0}; to take part again, join with an empty "
+                                                          "store (vmfs token on {0}, then vmfs join)",
+                                                          options.node_name)}));
     close(connection, "removed from the volume", true);
   }
   for (auto& connection : connections)

@@ -146,6 +146,13 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
     if (now->started && judgement.course == now->course) return;
   }
   const Comparison& compared = judgement.comparison;
+  // Settled: what was said of a split brain is over, though a copy may have to follow. (Another peer may still be
+  // in one with us.)
+  const bool split_elsewhere = std::any_of(peers.begin(), peers.end(), [&](const auto& other) {
+    GroupCourse* found = other.get() != &peer && other->stream ? course(*other, group) : nullptr;
+    return found != nullptr && found->course == Course::kSplit;
+  });
+  if (judgement.course != Course::kSplit && !split_elsewhere) problem(fmt::format("split-{}", group), "");
   if (judgement.course != Course::kNothing && judgement.course != Course::kSend &&
       judgement.course != Course::kReceive)
     log_notice("{}: {} with {}: rule {}, {} records here and {} there beyond epoch {} seq {}",

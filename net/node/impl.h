@@ -286,8 +286,8 @@ struct Node::Impl final : Volume::Observer {
   static void add_lag(PeerStatus& status, const ImagePeerStatus& entry);
   std::string lost_text(const PeerStatus& status, std::size_t owned_there);
   std::string behind_text(const PeerStatus& status);
-  void stranded_problems(const std::vector<const GroupState*>& inconsistent,
-                         const std::vector<const GroupState*>& released, std::vector<std::string>& out);
+  void stranded_problems(const std::vector<GroupState>& groups, const std::vector<PeerStatus>& shown_peers,
+                         std::vector<std::string>& out);
   bool ready(std::string* why);
 
   Node& node;

@@ -155,19 +155,15 @@ Lag Node::Impl::most_lag(Peer& peer, bool stopped) {
 Lag Node::Impl::lag_of(Peer& peer, const GroupState& state, const Held& held, std::uint64_t size) {
   const bool stopped = peer.stream && peer.stream->sender.positions().stopped(state.id);
   Lag out = most_lag(peer, stopped);
-  switch (held.kind) {
-    case Held::Kind::kUnknown: return out;
-    case Held::Kind::kNothing:
-      if (state.seq == 0) return {};
-      out.records = state.seq;
-      if (state.id != kNameSpace) out.bytes = size;
-      return out;
-    case Held::Kind::kUpTo: break;
-  }
-  if (held.position.seq >= state.seq) return {};
-  auto since = volume.changed_since(state.id, held.position.seq);
+  if (held.kind == Held::Kind::kUnknown) return out;
+  // Of what it has nothing it gets all records, unless it is copied.
+  const std::uint64_t from = held.kind == Held::Kind::kNothing ? 0 : held.position.seq;
+  if (from >= state.seq) return {};
+  const bool copied = held.kind == Held::Kind::kNothing && peer.stream && peer.stream->copies.has(state.id);
+  auto since = copied ? std::nullopt : volume.changed_since(state.id, from);
   if (!since) {
-    out.records = state.seq - held.position.seq;
+    out.records = state.seq - from;
+    if (held.kind == Held::Kind::kNothing && state.id != kNameSpace) out.bytes = size;
     return out;
   }
   if (since->records == 0) return {};
@@ -249,7 +245,8 @@ std::string Node::Impl::lost_text(const PeerStatus& status, std::size_t owned_th
     if (!status.lag.records)
       text += fmt::format("; it may lack up to {} of the journal since", human_size(status.lag.bytes));
     else if (*status.lag.records != 0)
-      text += fmt::format("; it lacks {} records since, {}", *status.lag.records, human_size(status.lag.bytes));
+      text += fmt::format("; it lacks {} record{} since, {}", *status.lag.records,
+                          *status.lag.records == 1 ? "" : "s", human_size(status.lag.bytes));
   }
   // They find each other again by themselves: refused ones rarely do, before somebody has mended the cause.
   if (status.link != LinkState::kRefused)
@@ -289,13 +286,33 @@ std::string Node::Impl::behind_text(const PeerStatus& status) {
 }
 
 // Images that nobody can use here, though no peer's state says why.
-void Node::Impl::stranded_problems(const std::vector<const GroupState*>& inconsistent,
-                                   const std::vector<const GroupState*>& released,
+void Node::Impl::stranded_problems(const std::vector<GroupState>& groups, const std::vector<PeerStatus>& shown_peers,
                                    std::vector<std::string>& out) {
-  auto names = [this](const std::vector<const GroupState*>& groups) {
-    return shown(groups.front()->id) +
-           (groups.size() > 1 ? fmt::format(" and {} more", groups.size() - 1) : std::string());
+  std::vector<const GroupState*> inconsistent, released, orphaned;
+  const bool copied = std::any_of(shown_peers.begin(), shown_peers.end(),
+                                  [](const PeerStatus& peer) { return peer.sync == PeerSync::kFullCopy; });
+  for (const GroupState& state : groups) {
+    if (state.inconsistent && !copied) inconsistent.push_back(&state);
+    if (state.split && !problems.contains(fmt::format("split-{}", state.id)))
+      out.push_back(fmt::format("{0}: split brain with a node that is away; replication of it has stopped\n"
+                                "choose the side that survives, when they have met again:\n"
+                                "  vmfs resolve {0} --keep local\n  vmfs resolve {0} --keep peer",
+                                shown(state.id)));
+    Peer* owner = peer_by_id(raw(state.owner) == 0 ? state.taker : state.owner);
+    if (raw(state.owner) != 0 && state.owner != options.node && owner == nullptr && !options.joining)
+      orphaned.push_back(&state);
+    if (raw(state.owner) == 0 && raw(state.taker) != 0 && state.taker != options.node &&
+        (owner == nullptr || !owner->stream))
+      released.push_back(&state);
+  }
+  auto names = [this](const std::vector<const GroupState*>& some) {
+    return shown(some.front()->id) +
+           (some.size() > 1 ? fmt::format(" and {} more", some.size() - 1) : std::string());
   };
+  if (!orphaned.empty())
+    out.push_back(fmt::format("{}: owned by a node that is not in the volume any more: nobody may write it\n"
+                              "make this node the owner:  vmfs promote --force {}",
+                              names(orphaned), shown(orphaned.size() > 1 ? kNameSpace : orphaned.front()->id)));
   if (!inconsistent.empty())
     out.push_back(fmt::format("{}: inconsistent: the copy to this node was not finished, and nobody goes on with it\n"
                               "bring back the node that it was copied from, then:  vmfs wait {} in-sync\n"
@@ -322,19 +339,9 @@ NodeStatus Node::Impl::status(const std::vector<GroupId>& wanted_groups) {
   std::set<GroupId> listed(wanted_groups.begin(), wanted_groups.end());
   std::uint64_t unknown_bytes = 0;
   std::map<NodeId, std::size_t> owned_by;
-  std::vector<const GroupState*> inconsistent, released;
-  auto reachable = [this](NodeId id) {
-    Peer* peer = peer_by_id(id);
-    return peer != nullptr && peer->stream != nullptr;
-  };
-  const bool copied_here = std::any_of(out.peers.begin(), out.peers.end(),
-                                       [](const PeerStatus& peer) { return peer.sync == PeerSync::kFullCopy; });
   const std::vector<GroupState> groups = volume.groups();
   for (const GroupState& state : groups) {
     if (state.id != kNameSpace) ++owned_by[state.owner];
-    if (state.inconsistent && !copied_here) inconsistent.push_back(&state);
-    if (raw(state.owner) == 0 && raw(state.taker) != 0 && state.taker != options.node && !reachable(state.taker))
-      released.push_back(&state);
     ImageStatus image = image_status(state);
     for (std::size_t i = 0; i < image.peers.size(); ++i) add_lag(out.peers[i], image.peers[i]);
     if (image.lost.records != 0) {
@@ -364,7 +371,7 @@ NodeStatus Node::Impl::status(const std::vector<GroupId>& wanted_groups) {
                                                           : lost_text(peer, owned_by[peer.peer.id]);
     if (!text.empty()) out.problems.push_back(std::move(text));
   }
-  stranded_problems(inconsistent, released, out.problems);
+  stranded_problems(groups, out.peers, out.problems);
   if (!out.ready) out.problems.push_back("ownership is not settled: " + out.ready_reason);
   return out;
 }

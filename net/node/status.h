@@ -34,7 +34,7 @@ const char* to_string(PeerSync sync);    // "lost", "catching-up", "full-copy", 
 // (fs/journal/sequence_trail.h).
 struct Lag {
   std::optional<std::uint64_t> records = 0;
-  std::uint64_t bytes = 0;  // of the journal; the image's size if it must be copied whole
+  std::uint64_t bytes = 0;  // of the journal; the image's size if it is copied whole
   std::int64_t ns = 0;      // age of the oldest such record
 };
 
