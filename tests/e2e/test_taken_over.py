@@ -1,0 +1,123 @@
+"""A node dies while a program works on its volume: the other one has everything that the program was promised until
+then. The dead node comes back and follows, and both stores are equal."""
+
+import contextlib
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+
+from lib.nodes import Pair
+from lib.runner import case
+from lib.scratch import loop_device, mounted, run
+
+
+def write_file(path, content):
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_file(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def comes_back(pair):
+    """a, which was killed, does, and follows; then all files in both stores are the same."""
+    pair.a.mount()
+    pair.settle()
+    pair.stop()
+    assert os.listdir(pair.a.stored(""))
+    run("diff", "-r", "--no-dereference", pair.a.stored(""), pair.b.stored(""))
+
+
+@case(seconds=120)
+def loop_device_with_xfs(scratch):
+    """A loop device with XFS on a; a dies while files are written there; every fsynced file is in the file system on b,
+    and nothing else than these and the one that was under way."""
+    with Pair(scratch, journal_size="128MiB").start() as pair:
+        run("truncate", "-s", "400M", pair.a / "disk.img")
+        contents, news, ended = {}, threading.Condition(), []
+
+        def work(inner):
+            with contextlib.suppress(OSError):  # a dies
+                while True:
+                    name, content = f"f{len(contents)}", os.urandom(50_000 + len(contents))
+                    write_file(os.path.join(inner, name), content)
+                    with news:
+                        contents[name] = content
+                        news.notify_all()
+            ended.append(True)
+
+        with loop_device(pair.a / "disk.img") as device:
+            run("mkfs.xfs", "-q", device)
+            with mounted(device, scratch / "inner") as inner:
+                worker = threading.Thread(target=work, args=(inner,))
+                worker.start()
+                with news:
+                    assert news.wait_for(lambda: len(contents) >= 30, timeout=60), f"only {len(contents)} files"
+                assert not ended
+                pair.a.kill_node()
+                worker.join(timeout=60)
+                assert ended, "the writer neither goes on nor fails"
+                run("umount", "-l", inner, check=False)
+        pair.b.promote("--force")
+        with loop_device(pair.b / "disk.img") as device, mounted(device, scratch / "taken", "-o", "nouuid") as taken:
+            for name, content in contents.items():
+                assert read_file(os.path.join(taken, name)) == content, name
+            more = set(os.listdir(taken)) - set(contents)
+            assert more <= {f"f{len(contents)}"}, f"never written: {more}"
+        run("xfs_repair", "-n", "-f", pair.b / "disk.img")
+        print(f"        {len(contents)} files")
+        comes_back(pair)
+
+
+INSERTER = """
+import random, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+connection.execute("pragma journal_mode=wal")
+connection.execute("pragma synchronous=full")
+connection.execute("create table t(n integer primary key, x blob)")
+number = 0
+while True:
+    connection.execute("insert into t values(?, ?)", (number, random.Random(number).randbytes(300)))
+    print(number, flush=True)
+    number += 1
+"""
+
+
+@case(seconds=90)
+def sqlite(scratch):
+    """SQLite in WAL mode with full syncs: every row that was committed when a died is in b's database, and at most the
+    one besides that was being committed."""
+    with Pair(scratch).start() as pair:
+        os.mkdir(pair.a / "db")
+        # A process of its own: SQLite maps a file, and what is mapped goes away with a.
+        inserter = subprocess.Popen([sys.executable, "-c", INSERTER, pair.a / "db/test.db"], stdin=subprocess.DEVNULL,
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for number in range(150):
+            assert inserter.stdout.readline() == f"{number}\n", inserter.stderr.read()
+        assert inserter.poll() is None
+        pair.a.kill_node()
+        more = inserter.communicate(timeout=60)[0].split()
+        committed = 150 + len(more)
+        assert more == [str(number) for number in range(150, committed)], more
+        pair.b.promote("--force")
+        copy = sqlite3.connect(pair.b / "db/test.db", timeout=20)
+        assert copy.execute("pragma integrity_check").fetchone() == ("ok",)
+        rows = copy.execute("select n, x from t order by n").fetchall()
+        assert len(rows) in (committed, committed + 1), f"{len(rows)} rows, {committed} were committed"
+        assert rows == [(number, random.Random(number).randbytes(300)) for number in range(len(rows))]
+        # It goes on there.
+        copy.execute("insert into t values(?, ?)", (len(rows), b"on b"))
+        copy.commit()
+        copy.close()
+        print(f"        {committed} rows")
+        comes_back(pair)
+        copy = sqlite3.connect(pair.a.stored("db/test.db"))
+        assert copy.execute("select count(*) from t").fetchone() == (len(rows) + 1,)
+        copy.close()
