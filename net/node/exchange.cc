@@ -243,8 +243,10 @@ void Node::Impl::audit(Peer& peer) {
   // While the name space is not the same on both sides, a group may be about to come or to go.
   if (peer.stream->copies.has(kNameSpace) || positions.stopped(kNameSpace)) return;
   auto held = positions.position(kNameSpace);
-  if (!held || receiving(kNameSpace)) return;
-  // A copy of it has come and is not shown yet: what only this node has goes with that.
+  if (!held || receiving(kNameSpace) || parted(kNameSpace)) return;
+  // An image that was removed there while this node was away is gone once that is shown here, not before.
+  if (!volume.publish_received(volume.journal().durable_lsn())) return;  // it is tried again
+  // A copy of the names has come and is not shown whole yet: what only this node has goes with that.
   if (auto names = volume.group(kNameSpace); !names || names->inconsistent) return;
   std::vector<GroupId> groups = std::move(peer.audit);
   peer.audit.clear();
@@ -255,6 +257,8 @@ void Node::Impl::audit(Peer& peer) {
       continue;
     needs_copy(peer, group, "the peer has never had it");
   }
+  // Nothing else may be on its way that would begin it.
+  peer.stream->copies.advance();
 }
 
 bool Node::Impl::receiving(GroupId group) {

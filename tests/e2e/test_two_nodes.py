@@ -138,10 +138,11 @@ def journal_outgrown_while_cut(scratch):
 @case(seconds=120)
 def owner_dies_and_comes_back(scratch):
     """a is killed; b refuses to be promoted without --force and says why; with it, everything flushed is there; a
-    follows by itself, and what only it had is kept."""
+    follows by itself, and what only it had is kept. What was removed on b meanwhile goes on a, too."""
     with Pair(scratch).start() as pair:
         content = os.urandom(1_000_000)
         write_file(pair.a / "x.img", content)
+        write_file(pair.a / "removed.img", content)
         pair.a.wait("in-sync")
         # A write that is acknowledged, and that the network swallows before a can know that it is alone.
         pair.wan.stall()
@@ -168,9 +169,12 @@ def owner_dies_and_comes_back(scratch):
             file.write(b"written on b")
             file.flush()
             os.fsync(file.fileno())
+        os.unlink(pair.b / "removed.img")
         pair.wan.mend()
         pair.a.mount()
         pair.settle()
+        names = [set(os.listdir(node.mnt)) - {".snapshots"} for node in (pair.a, pair.b)]
+        assert names == [{"x.img"}] * 2, names
         assert read_file(pair.a / "x.img") == b"written on b" + content[12:]
         assert pair.b.image("x.img")["role"] == "primary"
         kept = glob.glob(pair.a / ".snapshots/left-a-*/x.img")
