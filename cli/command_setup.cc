@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/control.h"
+#include "cli/file_system.h"
 #include "cli/setup.h"
 #include "cli/target.h"
 #include "fs/base/sizes.h"
@@ -38,8 +39,11 @@ Result<NewStore> wish_from(const SetupArguments& arguments) {
 
 void print_made(const SetupArguments& arguments, const Config& config) {
   fmt::print("volume {}, node {}: made in {}\n", config.volume_name, config.node_name, arguments.store);
-  fmt::print("  journal of {} in {}\n", human_size(config.journal_size),
-             journal_directory(arguments.store, config));
+  const std::string journal = journal_directory(arguments.store, config);
+  fmt::print("  journal of {} in {}\n", human_size(config.journal_size), journal);
+  std::fflush(stdout);
+  fmt::print(stderr, "{}", file_system_warning(arguments.store, "store"));
+  if (!arguments.journal.empty()) fmt::print(stderr, "{}", file_system_warning(journal, "journal"));
 }
 
 Result<> run_init(const SetupArguments& arguments) {
