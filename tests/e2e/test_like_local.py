@@ -61,7 +61,7 @@ def random_operations_on_one_file(scratch):
             node.umount()
             run("cmp", node.stored(name), scratch / "twin")
             node.mount()
-            print(f"        seed {seed}: {file.operations} operations, {killer.kills} kills")
+            print(f"        seed {seed}: {file.operations} operations, {file.opens} opens, {killer.kills} kills")
 
 
 @case(seconds=120)

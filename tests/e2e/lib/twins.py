@@ -29,9 +29,21 @@ def rename_without_replacing(source, target):
         raise OSError(number, os.strerror(number))
 
 
+class Handle:
+    """An open file that is closed by its last user once it is retired."""
+
+    def __init__(self, descriptor):
+        self.descriptor, self.users, self.retired = descriptor, 1, False
+
+
 class TwinFile:
     """One file on the mount, used by several threads in several ways at once, and its twin. Each thread has a part of
-    the file for itself; what concerns the file as a whole is done by one thread alone."""
+    the file for itself; what concerns the file as a whole is done by one thread alone. Handles of every kind come and go
+    while other threads use theirs, so that there are some of one kind, then of the other, then of both."""
+
+    # Of each kind through the page cache or past it, as is_direct() says.
+    KINDS = {"plain": os.O_RDWR, "other": os.O_RDWR, "sync": os.O_RDWR | os.O_DSYNC, "other sync": os.O_RDWR | os.O_DSYNC,
+             "append": os.O_WRONLY | os.O_APPEND, "other append": os.O_WRONLY | os.O_APPEND}
 
     PART = 48 * PAGE
 
@@ -40,26 +52,53 @@ class TwinFile:
         self.path, self.threads, self.seed = path, threads, seed
         self.twin = os.open(twin_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         self.size_max = threads * self.PART + 16 * PAGE
-        self.descriptors = {}
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC))
-        self.open_all()
+        self.handles = {}  # guarded by shared
         self.shared, self.alone = threading.Condition(), 0
         self.users = 0
+        self.opens = 0
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC))
         self.operations = 0
         self.failure = None
-
-    def open_all(self):
-        for name, flags in (("plain", os.O_RDWR), ("other", os.O_RDWR), ("sync", os.O_RDWR | os.O_DSYNC),
-                            ("append", os.O_WRONLY | os.O_APPEND), ("other append", os.O_WRONLY | os.O_APPEND)):
-            self.descriptors[name] = os.open(self.path, flags | (os.O_DIRECT if self.is_direct(name) else 0))
 
     def is_direct(self, name):
         return self.direct == "all" or (self.direct == "some" and name.startswith("other"))
 
+    @contextlib.contextmanager
+    def descriptor(self, name, alone=False):
+        """Of the handle of that kind, opened if there is none; `alone`: of one that nobody else uses, ever."""
+        with self.shared:
+            handle = None if alone else self.handles.get(name)
+            if handle:
+                handle.users += 1
+        if not handle:
+            handle = Handle(os.open(self.path, self.KINDS[name] | (os.O_DIRECT if self.is_direct(name) else 0)))
+            with self.shared:
+                self.opens += 1
+                # Somebody else may have opened one meanwhile: then this one is for one use.
+                handle.retired = alone or self.handles.setdefault(name, handle) is not handle
+        try:
+            yield handle.descriptor
+        finally:
+            with self.shared:
+                handle.users -= 1
+                last = handle.retired and handle.users == 0
+            if last:
+                os.close(handle.descriptor)
+
+    def close(self, name):
+        """Now, or by whoever is using it."""
+        with self.shared:
+            handle = self.handles.pop(name, None)
+            if not handle:
+                return
+            handle.retired = True
+            unused = handle.users == 0
+        if unused:
+            os.close(handle.descriptor)
+
     def close_all(self):
-        for descriptor in self.descriptors.values():
-            os.close(descriptor)
-        self.descriptors = {}
+        for name in self.KINDS:
+            self.close(name)
 
     @contextlib.contextmanager
     def part_of_file(self):
@@ -102,20 +141,21 @@ class TwinFile:
                 f"{expected[first:first + 8].hex()}")
 
     def read(self, dice, offset, length):
-        how = dice.choice(("plain", "plain", "other", "sync"))
-        if self.is_direct(how):
-            offset, length = offset // 512 * 512, (length + 511) // 512 * 512
-            buffer = mmap.mmap(-1, (length + PAGE - 1) // PAGE * PAGE)
-            view = memoryview(buffer)[:length]
-            got = bytes(view[:os.preadv(self.descriptors[how], [view], offset)])
-            view.release()
-            buffer.close()
-        else:
-            got = os.pread(self.descriptors[how], length, offset)
+        how = dice.choice(("plain", "plain", "other", "sync", "other sync"))
+        with self.descriptor(how) as descriptor:
+            if self.is_direct(how):
+                offset, length = offset // 512 * 512, (length + 511) // 512 * 512
+                buffer = mmap.mmap(-1, (length + PAGE - 1) // PAGE * PAGE)
+                view = memoryview(buffer)[:length]
+                got = bytes(view[:os.preadv(descriptor, [view], offset)])
+                view.release()
+                buffer.close()
+            else:
+                got = os.pread(descriptor, length, offset)
         self.compare(f"{how} read", offset, length, got)
 
-    def write(self, dice, offset, length):
-        how = dice.choice(("plain", "plain", "other", "sync"))
+    def write(self, dice, offset, length, alone=False):
+        how = dice.choice(("plain", "plain", "other", "sync", "other sync"))
         # Direct writes may be of any size here; the page keeps the buffer's address aligned.
         if self.is_direct(how) and dice.random() < 0.8:
             offset, length = offset // 512 * 512, max(512, length // 512 * 512)
@@ -123,11 +163,22 @@ class TwinFile:
         buffer = mmap.mmap(-1, (length + PAGE - 1) // PAGE * PAGE)
         buffer[:length] = content
         view = memoryview(buffer)[:length]
-        put = os.pwritev(self.descriptors[how], [view], offset)
+        with self.descriptor(how, alone) as descriptor:
+            put = os.pwritev(descriptor, [view], offset)
         view.release()
         buffer.close()
         assert put == length, f"{how} write of {length} at {offset} (seed {self.seed}): {put}"
         os.pwrite(self.twin, content, offset)
+
+    def write_with_a_handle_of_its_own(self, dice, offset, length):
+        self.write(dice, offset, length, True)
+
+    def close_some(self, dice, *unused):
+        """Often so many that only handles of one kind are left."""
+        kept = dice.choice(((), ("plain",), ("other",), ("sync", "append"), ("other sync", "other append")))
+        for name in self.KINDS:
+            if name not in kept:
+                self.close(name)
 
     def through_a_mapping(self, dice, offset, length):
         size = os.fstat(self.twin).st_size
@@ -136,7 +187,10 @@ class TwinFile:
         if end <= offset or self.direct == "all":
             return
         how = dice.choice(("plain", "other"))
-        with mmap.mmap(self.descriptors[how], end - start, offset=start) as memory:
+        # The mapping stays when its handle is closed.
+        with self.descriptor(how) as descriptor:
+            memory = mmap.mmap(descriptor, end - start, offset=start)
+        with memory:
             if dice.random() < 0.5:
                 self.compare(f"mapping of a {how} handle", offset, end - offset, memory[offset - start:end - start])
             else:
@@ -148,56 +202,59 @@ class TwinFile:
 
     def punch_or_zero(self, dice, offset, length):
         mode = dice.choice((PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE | KEEP_SIZE, KEEP_SIZE))
-        fallocate(self.descriptors[dice.choice(("plain", "other"))], mode, offset, length)
+        with self.descriptor(dice.choice(("plain", "other"))) as descriptor:
+            fallocate(descriptor, mode, offset, length)
         fallocate(self.twin, mode, offset, length)
 
     def holes(self):
         """Where the mount says that there is a hole, the twin has zeros."""
-        descriptor, size = self.descriptors["plain"], os.fstat(self.twin).st_size
-        os.fsync(descriptor)  # what a mapping has changed is not asked for
-        at = 0
-        while at < size:
-            try:
-                data = os.lseek(descriptor, at, os.SEEK_DATA)
-            except OSError as error:
-                assert error.errno == errno.ENXIO, error
-                data = size
-            if data > at:
-                assert not any(os.pread(self.twin, data - at, at)), f"a hole where there is data: {at} to {data}"
-            at = os.lseek(descriptor, data, os.SEEK_HOLE) if data < size else size
+        size, at = os.fstat(self.twin).st_size, 0
+        with self.descriptor("plain") as descriptor:
+            os.fsync(descriptor)  # what a mapping has changed is not asked for
+            while at < size:
+                try:
+                    data = os.lseek(descriptor, at, os.SEEK_DATA)
+                except OSError as error:
+                    assert error.errno == errno.ENXIO, error
+                    data = size
+                if data > at:
+                    assert not any(os.pread(self.twin, data - at, at)), f"a hole where there is data: {at} to {data}"
+                at = os.lseek(descriptor, data, os.SEEK_HOLE) if data < size else size
 
     def whole(self, dice):
-        what = dice.choice(("truncate", "truncate", "extend", "append", "append", "allocate", "zero", "holes", "reopen",
+        what = dice.choice(("truncate", "truncate", "extend", "append", "append", "allocate", "zero", "holes", "close",
                             "copy", "compare", "path"))
         size = os.fstat(self.twin).st_size
         place = dice.randrange(self.size_max)
         if what in ("truncate", "extend"):
             place = place if what == "truncate" else max(place, size)
-            os.ftruncate(self.descriptors[dice.choice(("plain", "other"))], place)
+            with self.descriptor(dice.choice(("plain", "other"))) as descriptor:
+                os.ftruncate(descriptor, place)
             os.ftruncate(self.twin, place)
         elif what == "path":
             os.truncate(self.path, place)
             os.ftruncate(self.twin, place)
         elif what == "append" and size < self.size_max:
             content = dice.randbytes(dice.randrange(1, 3 * PAGE))
-            os.write(self.descriptors[dice.choice(("append", "other append"))], content)
+            with self.descriptor(dice.choice(("append", "other append"))) as descriptor:
+                os.write(descriptor, content)
             os.pwrite(self.twin, content, size)
         elif what in ("allocate", "zero"):
             mode = ZERO_RANGE if what == "zero" else 0
             length = dice.randrange(1, 8 * PAGE)
-            fallocate(self.descriptors["plain"], mode, place, length)
+            with self.descriptor("plain") as descriptor:
+                fallocate(descriptor, mode, place, length)
             fallocate(self.twin, mode, place, length)
         elif what == "holes":
             self.holes()
-        elif what == "reopen":
+        elif what == "close":
             self.close_all()
-            self.open_all()
         elif what == "copy" and size:
             source, length = dice.randrange(size), dice.randrange(1, 4 * PAGE)
             content = os.pread(self.twin, length, source)
             if place >= source + len(content) or place + len(content) <= source:
-                descriptor = self.descriptors["plain"]
-                copied = os.copy_file_range(descriptor, descriptor, len(content), source, place)
+                with self.descriptor("plain") as descriptor:
+                    copied = os.copy_file_range(descriptor, descriptor, len(content), source, place)
                 os.pwrite(self.twin, content[:copied], place)
         elif what == "compare":
             self.check()
@@ -207,7 +264,8 @@ class TwinFile:
 
     def check(self):
         size = os.fstat(self.twin).st_size
-        self.compare("plain read", 0, size + PAGE, os.pread(self.descriptors["plain"], size + PAGE, 0))
+        with self.descriptor("plain") as descriptor:
+            self.compare("plain read", 0, size + PAGE, os.pread(descriptor, size + PAGE, 0))
 
     def work(self, number, until):
         """One thread's operations, until until() says so."""
@@ -221,7 +279,10 @@ class TwinFile:
                     offset = number * self.PART + dice.randrange(self.PART)
                     length = min(dice.choice((1, 100, PAGE, 3 * PAGE + 17, 20 * PAGE)),
                                  (number + 1) * self.PART - offset)
-                    action = dice.choice((self.read, self.write, self.write, self.through_a_mapping, self.punch_or_zero))
+                    action = dice.choice((self.read, self.read, self.write, self.write, self.write, self.write,
+                                          self.through_a_mapping, self.through_a_mapping, self.punch_or_zero,
+                                          self.close_some,
+                                          self.write_with_a_handle_of_its_own))
                     with self.part_of_file():
                         action(dice, offset, length)
                 self.operations += 1
