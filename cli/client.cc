@@ -22,8 +22,7 @@ std::string why_not_served(const std::string& store, const std::string& mountpoi
                              mountpoint, remount);
   std::string log = fmt::format("\nthe log tells more:  {} (or journalctl)", log_path(store));
   if (holder->state == HolderStatus::State::kGaveUp)
-    return fmt::format("{}: the daemon was given up after {} crashes: {}{}{}", holder->mountpoint,
-                       holder->crashes, holder->reason, log, remount);
+    return fmt::format("{}: the daemon was given up: {}{}{}", holder->mountpoint, holder->reason, log, remount);
   if (!holder_alive(*holder))
     return fmt::format("{}: its holder (process {}) has died; nothing that was acknowledged is lost{}{}",
                        holder->mountpoint, holder->holder_pid, log, remount);
