@@ -4,6 +4,7 @@
 #include "cli/setup.h"
 #include "fs/journal/identity.h"
 #include "tests/unit/journal_support.h"
+#include "tests/unit/volume_fixture.h"
 
 namespace vmfs {
 namespace {
@@ -98,6 +99,31 @@ TEST_SUITE("journal size") {
     journal.reset();
     auto again = open_journal(scratch.disk(), options);
     CHECK(again->durable_lsn() > 190u << 20);
+  }
+
+  TEST_CASE("a volume whose journal was full before it was made smaller applies what it has, and goes on") {
+    test::VolumeHome home;
+    ObjectId image = home.create("a.img");
+    std::string text(10u << 20, '?');
+    for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i / 4096 % 26);
+    home.write(*home.open_image(image), 0, text);
+    REQUIRE(home.flush(*home.open_image(image)));
+    REQUIRE(home->journal().bytes_used() > 8u << 20);
+    home.options.journal.size_max = 4u << 20;
+    for (bool power : {false, true}) {
+      power ? home.lose_power_and_open() : home.kill_and_open();
+      CHECK(home.read(*home.open_image(image), 0, text.size()) == text);
+    }
+    // A writer has to wait for the applier, as with any full journal.
+    auto refused = home->write(*home.open_image(image), {}, 0, as_bytes(text.substr(0, 4096)));
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().kind == ErrorKind::kWouldWait);
+    home.apply_all();
+    CHECK(home->journal().bytes_used() <= 4u << 20);
+    home.write(*home.open_image(image), 0, "goes on");
+    text.replace(0, 7, "goes on");
+    home.close_and_open();
+    CHECK(home.stored("a.img") == text);
   }
 
   TEST_CASE("`journal-size` in vmfs.toml is edited") {
