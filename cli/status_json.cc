@@ -124,19 +124,8 @@ json status_to_json(const DaemonFacts& facts, const Config& config, const NodeSt
       images.push_back(image_to_json(image, node));
   }
   json all_problems = json::array();
-  bool said = false;
-  std::string wait = fmt::format("\nguests should wait for it:  vmfs wait {0} ready\nto go on without who has not been "
-                                 "heard, if that is certainly off:  vmfs promote --force {0}",
-                                 facts.mountpoint);
-  for (const std::string& problem : node.problems) {
-    bool unsettled = problem.starts_with("ownership is not settled");
-    said = said || unsettled;
-    all_problems.push_back(unsettled ? problem + wait : problem);
-  }
+  for (const std::string& problem : node.problems) all_problems.push_back(problem);
   for (const std::string& problem : problems) all_problems.push_back(problem);
-  if (!node.peers.empty() && !node.ready && !said)
-    all_problems.push_back(fmt::format("not ready: it is not settled who owns what{}{}{}",
-                                       node.ready_reason.empty() ? "" : ": ", node.ready_reason, wait));
   return {
       {"volume", config.volume_name},
       {"volume_id", to_string(config.volume)},

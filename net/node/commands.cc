@@ -408,10 +408,10 @@ void Node::Impl::remove_peer(NodeId id, Done done) {
     if (other.get() != peer) send(*other, PeerRemoved{id});
   if (peer->connection != nullptr) {
     Connection& connection = *peer->connection;
-    connection.link->send(encode_message(
-        HelloRefused{RefusalReason::kRemoved, fmt::format("removed from the volume by {0}; to take part again, join with an empty "
-                                                          "store (vmfs token on {0}, then vmfs join)",
-                                                          options.node_name)}));
+    std::string why = fmt::format("removed from the volume by {0}; to take part again, join with an empty store (vmfs "
+                                  "token on {0}, then vmfs join)",
+                                  options.node_name);
+    connection.link->send(encode_message(HelloRefused{RefusalReason::kRemoved, std::move(why)}));
     close(connection, "removed from the volume", true);
   }
   for (auto& connection : connections)

@@ -206,8 +206,8 @@ ImageStatus Node::Impl::image_status(const GroupState& state) {
     entry.copy_due = held.kind == Held::Kind::kNothing && state.seq != 0;
     out.peers.push_back(std::move(entry));
   }
-  // Whoever owns it has it.
-  if (state.owner != options.node) return out;
+  // Whoever owns it has it, unless that is a node that was removed.
+  if (state.owner != options.node && (raw(state.owner) == 0 || peer_by_id(state.owner) != nullptr)) return out;
   auto better = [](const ImagePeerStatus& a, const ImagePeerStatus& b) {
     return std::tie(a.copy_due, a.lag.bytes, a.lag.ns) < std::tie(b.copy_due, b.lag.bytes, b.lag.ns);
   };
@@ -305,8 +305,9 @@ void Node::Impl::stranded_problems(const std::vector<GroupState>& groups, const 
         (owner == nullptr || !owner->stream))
       released.push_back(&state);
   }
+  // An image says more than the name space, which comes first.
   auto names = [this](const std::vector<const GroupState*>& some) {
-    return shown(some.front()->id) +
+    return shown(some.back()->id) +
            (some.size() > 1 ? fmt::format(" and {} more", some.size() - 1) : std::string());
   };
   if (!orphaned.empty())
@@ -322,7 +323,8 @@ void Node::Impl::stranded_problems(const std::vector<GroupState>& groups, const 
     out.push_back(fmt::format("{}: handed to {}, which is away and may not have taken it: nobody may write it here\n"
                               "it is taken when they meet; to take it back, only if that node is certainly off:  "
                               "vmfs promote --force {}",
-                              names(released), name_of(released.front()->taker), shown(released.front()->id)));
+                              names(released), name_of(released.back()->taker),
+                              shown(released.size() > 1 ? kNameSpace : released.front()->id)));
 }
 
 NodeStatus Node::Impl::status(const std::vector<GroupId>& wanted_groups) {
@@ -372,7 +374,12 @@ NodeStatus Node::Impl::status(const std::vector<GroupId>& wanted_groups) {
     if (!text.empty()) out.problems.push_back(std::move(text));
   }
   stranded_problems(groups, out.peers, out.problems);
-  if (!out.ready) out.problems.push_back("ownership is not settled: " + out.ready_reason);
+  if (!out.ready)
+    out.problems.push_back(fmt::format("ownership is not settled: {0}\n"
+                                       "guests should wait for it:  vmfs wait {1} ready\n"
+                                       "to go on without who has not been heard, if that is certainly off:  "
+                                       "vmfs promote --force {1}",
+                                       out.ready_reason, shown(kNameSpace)));
   return out;
 }
 

@@ -72,6 +72,8 @@ TEST_SUITE("node") {
     t.cluster.run(kSecond);
     CHECK(problems_about(t.a(), "theirs.img") == 1);
     CHECK(problems_about(t.a(), "vmfs promote --force") == 1);
+    // Nobody else has it.
+    for (const ImageStatus& image : t.a().status().images) CHECK(image.lost_whole);
     REQUIRE(ok(t.a().promote("", true)) == "");
     CHECK(t.a().status().problems.empty());
     CHECK(ok(t.a().write("theirs.img", 0, "written on a")) == "");
