@@ -109,7 +109,8 @@ class Volume {
     std::vector<std::uint64_t> unanswered;
     bool previous_sync_failed = false;
     // The requests whose answer the kernel still waits for, as of now, in ascending order; asked now and
-    // then, from any thread, so that an answer outlives its record. Null: no request outlives the daemon.
+    // then, so that an answer outlives its record. From any thread, which may hold locks: it must not call the
+    // volume. Null: no request outlives the daemon.
     std::function<std::vector<std::uint64_t>()> unanswered_now;
   };
   // Recovers: replays the journal from the last checkpoint into the index and the name space. When it
