@@ -8,7 +8,7 @@ import sqlite3
 
 from lib.nodes import Node, seconds_of, vmfs
 from lib.runner import Settings, case
-from lib.scratch import loop_device, mounted, run
+from lib.scratch import loop_device, mounted, run, wait_until
 from lib.work import fio, fio_under_faults
 
 
@@ -122,9 +122,10 @@ def sparse_files(scratch):
 def fio_verify(scratch):
     """Random and mixed writes, checked through the mount and then in the store."""
     node = one_node(scratch)
-    fio(node / "disk.img", size="48m", rw="randrw", bs="4k", iodepth=16, direct=1, verify="xxhash", fsync=32)
-    fio(node / "other.img", size="32m", rw="randwrite", bsrange="512-128k", iodepth=4, direct=0, verify="xxhash",
-        end_fsync=1)
+    many = 4 if Settings.long else 1
+    fio(node / "disk.img", size="24m", loops=many, rw="randrw", bs="4k", iodepth=16, direct=1, verify="xxhash", fsync=32)
+    fio(node / "other.img", size="24m", loops=many, rw="randwrite", bsrange="512-128k", iodepth=4, direct=0,
+        verify="xxhash", end_fsync=1)
     shown = md5(node / "disk.img"), md5(node / "other.img")
     node.umount()
     assert (md5(node.stored("disk.img")), md5(node.stored("other.img"))) == shown
@@ -152,40 +153,48 @@ def daemon_killed_under_fio(scratch):
     assert md5(node.stored("disk.img")) == shown
 
 
-@case(seconds=120, long=True)
+@case(seconds=240, long=True)
 def short_pause_with_much_unapplied(scratch):
-    """The daemon dies while a GiB is in the journal alone: a client's write waits for less than a second."""
+    """The daemon dies while a GiB is in the journal alone, in records of 4 KiB each: every time a client's write waits for
+    less than a second."""
     gib = 1 << 30
     file_system = scratch.file_system("store-disk", "xfs", "6G")
     node = Node(file_system, "a")
+    node.mnt = scratch / "mnt"  # not on what is frozen: fio makes the directories above its file, if it has to
+    os.mkdir(node.mnt)
     vmfs("init", node.store, "--name", "test", "--node", "a", "--journal", scratch / "journal", "--journal-size",
          "4GiB")
     node.mount()
-    block = os.urandom(1 << 20)
-    descriptor = os.open(node / "disk.img", os.O_RDWR | os.O_CREAT)
-    os.pwrite(descriptor, b"x", 2 * gib)
-    os.fsync(descriptor)
+    descriptor = os.open(node / "disk.img", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+    os.ftruncate(descriptor, 2 * gib)
     pauses = []
     for turn in range(3):
         # Frozen, the store takes nothing.
         run("fsfreeze", "--freeze", file_system)
         try:
-            for place in range(0, gib + (gib >> 4), 1 << 20):
-                os.pwrite(descriptor, block, place + turn)
-            os.fsync(descriptor)
+            # Each block of a GiB once: none replaces another that is not applied yet.
+            fio(node / "disk.img", rw="randwrite", size="1g", bs="4k", iodepth=16, direct=1, end_fsync=1, randseed=turn + 1,
+                buffer_pattern=f"0x{0x51 + turn:x}")
             status = node.status()
             assert status["journal"]["unapplied_bytes"] >= gib, status["journal"]
             os.kill(status["daemon"]["pid"], 9)
         finally:
             run("fsfreeze", "--unfreeze", file_system)
-        pauses.append(seconds_of(lambda: os.pwrite(descriptor, b"y" * 4096, 0)))
-        assert os.pread(descriptor, 4096, 0) == b"y" * 4096
-        assert os.pread(descriptor, 1 << 20, (5 << 20) + turn) == block
+        pauses.append(seconds_of(lambda: os.pwrite(descriptor, b"y" * 4096, 5 * 4096)))
+        assert os.pread(descriptor, 4096, 5 * 4096) == b"y" * 4096
+        assert os.pread(descriptor, 1 << 20, 8 << 20) == bytes([0x51 + turn]) * (1 << 20)
         node.wait_for_another_daemon(status["daemon"]["pid"])
+        wait_until(lambda: node.status()["journal"]["unapplied_bytes"] == 0, timeout=120, what="an empty journal")
     print(f"        pauses: {', '.join(f'{pause:.2f} s' for pause in pauses)}")
-    assert sorted(pauses)[1] < 1, pauses
+    assert max(pauses) < 1, pauses
     os.close(descriptor)
     node.umount(timeout=120)
+    with open(node.stored("disk.img"), "rb") as file:
+        for block in range(gib >> 20):
+            expected = bytes([0x53]) * (1 << 20)
+            if block == 0:
+                expected = expected[:5 * 4096] + b"y" * 4096 + expected[6 * 4096:]
+            assert file.read(1 << 20) == expected, f"MiB {block}"
 
 
 @case(seconds=90)

@@ -88,7 +88,7 @@ def link_cut_twenty_times_under_fio(scratch):
 
         def cut_and_mend(_):
             pair.wan.cut()
-            mixed.goes_on(dice.randrange(20, 400))
+            mixed.goes_on(dice.randrange(20, 300))
             passed = pair.wan.bytes_passed()
             pair.wan.mend()
             # So that the next cut breaks a link which was there.
@@ -98,7 +98,8 @@ def link_cut_twenty_times_under_fio(scratch):
         cuts = 0
         while cuts < (100 if Settings.long else 20):
             with Fio(pair.a / "mixed.img", rw="randrw", size="32m", randseed=cuts + 1, **options) as mixed:
-                cuts += fio_under_faults(pair.a / "disk.img", cut_and_mend, 1, 600, rw="randwrite", size="32m", **options)
+                cuts += fio_under_faults(pair.a / "disk.img", cut_and_mend, 1, 200, rw="randwrite",
+                                         size="32m", **options)
                 mixed.finish()
         print(f"        {cuts} cuts")
         pair.settle()
