@@ -36,7 +36,7 @@ def life_cycle(scratch, kind):
         fio(pair.a / "disk.img", size="6m", rw="randrw", bs="4k", iodepth=8, direct=1, verify="xxhash",
             fsync=32)
         # Sparse, with holes made in every way.
-        run("truncate", "-s", "1G", pair.a / "sparse.img")
+        run("truncate", "-s", "64M", pair.a / "sparse.img")
         content = bytearray(os.urandom(4 * MIB))
         write_file(pair.a / "sparse.img", content, 8 * MIB)
         run("fallocate", "--punch-hole", "--offset", 9 * MIB, "--length", MIB, pair.a / "sparse.img")
