@@ -215,13 +215,13 @@ void ClusterNode::check_store() {
   }
 }
 
-// Between two writes to the store, and before journal space is freed.
+// Between two writes to the store, after the last of them, and before journal space is freed.
 void ClusterNode::watch(const DiskCall& call) {
   if (!invariants_ || watching_ || !wrong_.empty() || disk.stopped()) return;
   const std::string_view label(call.label);
   const bool applying = label == "store.apply" && call.operation == Operation::kWrite;
-  if (!applying && label != "state.write") return;
-  if (applying && !shared_.random.one_in(8)) return;
+  if (!applying && label != "store.checkpoint" && label != "state.write") return;
+  if (label != "state.write" && !shared_.random.one_in(applying ? 8 : 2)) return;
   watching_ = true;
   try {
     invariants_->check_new_records();

@@ -13,7 +13,7 @@ void step(ClusterWorld& world) {
   world.pass_time(static_cast<std::int64_t>(random.below(200 * kMillisecond)));
   const std::size_t index = random.percent(80) ? world.writer_ : 1 - world.writer_;
   ClusterNode& node = world.node(index);
-  switch (random.below(38)) {
+  switch (random.below(40)) {
     default:
       if (node.up()) world.write(index, world.pick_image());
       break;
@@ -72,6 +72,11 @@ void step(ClusterWorld& world) {
     case 21:
     case 22:
       world.compare_stores();
+      break;
+    case 23:
+    case 24:  // the applier comes right after a write
+      if (node.up() && world.write(index, world.pick_image()) && node.up())
+        (void)node.volume->apply_some(true);
       break;
   }
   for (auto& each : world.nodes_) each->check();

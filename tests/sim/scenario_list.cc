@@ -28,6 +28,7 @@ const std::vector<KnownMistake>& known_mistakes() {
   static const std::vector<KnownMistake> list = {
       {"acknowledge-early", "acknowledge a record before an earlier one is written",
        &mistakes.acknowledge_early, "journal"},
+      {"acknowledge-early", "the same", &mistakes.acknowledge_early, "cluster"},
       {"retry-failed-sync", "sync again after a failed sync, and believe it",
        &mistakes.retry_failed_sync, "failed-syncs"},
       {"one-epoch-twice", "give two records one (epoch, seq) after an unclean stop",
@@ -36,6 +37,7 @@ const std::vector<KnownMistake>& known_mistakes() {
        &mistakes.rename_by_path, "names"},
       {"apply-before-durable", "carry records into the store before they are durable",
        &mistakes.apply_before_durable, "volume"},
+      {"apply-before-durable", "the same", &mistakes.apply_before_durable, "cluster"},
   };
   return list;
 }
