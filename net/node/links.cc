@@ -200,6 +200,11 @@ void Node::Impl::established(Connection& connection) {
     if (raw(other->info.id) != 0) known.peers.push_back(other->info);
   send(peer, known);
   send(peer, options.settings);
+  // Who has just joined may be new to those that are connected already.
+  Peers joined;
+  joined.peers.push_back(peer.info);
+  for (const auto& other : peers)
+    if (other.get() != &peer && other->connection != nullptr) send(*other, joined);
   begin_exchange(peer);
 }
 
