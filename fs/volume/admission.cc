@@ -36,11 +36,12 @@ Error Volume::Impl::closed_gate(GroupId group, Gate gate) {
 std::uint64_t Volume::Impl::unapplied_bytes() {
   std::lock_guard lock(dirty_mutex_);
   std::uint64_t bytes = 0;
-  for (const auto& inode : dirty_) bytes += inode->image->index.bytes();
+  for (const auto& inode : dirty_)
+    bytes += inode->image->index.bytes() + inode->image->allocating.load(std::memory_order_relaxed);
   return bytes;
 }
 
-void Volume::Impl::refresh_admission() {
+void Volume::Impl::refresh_admission(std::uint64_t wanted) {
   std::lock_guard lock(admission_mutex_);
   auto space = store_->space();
   if (!space) {
@@ -57,7 +58,7 @@ void Volume::Impl::refresh_admission() {
   files_kept_.store(std::min(kFilesKept + journal_growth(*space) / options_.journal.segment_size,
                              space->files_total / 8));
   // Others use the file system too: after so much it is asked again.
-  left = std::min(left, kAdmittedAtOnce);
+  left = std::min(left, std::max(kAdmittedAtOnce, wanted));
   admission_limit_.store(admitted_.load() + left);
 }
 
@@ -88,7 +89,7 @@ std::uint64_t Volume::Impl::journal_growth(const DiskSpace& store) {
 Result<> Volume::Impl::admit_closely(Inode* inode, std::uint64_t offset, std::uint64_t bytes) {
   // What this request asked for was counted already: it must fit in what is left now.
   admitted_.fetch_sub(bytes);
-  refresh_admission();
+  refresh_admission(bytes);
   if (admitted_.load() + bytes <= admission_limit_.load()) {
     admitted_.fetch_add(bytes);
     return {};

@@ -249,6 +249,7 @@ Result<> Volume::Impl::cut_and_reserve(Inode& inode, File& file, Lsn durable) {
         allocated.error().number != EOPNOTSUPP)
       return allocated;
     image.allocations.erase(image.allocations.begin());
+    image.allocations_changed();
   }
   return {};
 }

@@ -102,6 +102,7 @@ Result<> Volume::Impl::apply_image_base(Inode& inode, const RecordHeader& header
     image.size.store(size, std::memory_order_release);
     image.index.clear();
     image.allocations.clear();
+    image.allocations_changed();
   } else {
     if (size < image.size.load()) {
       image.make_void(size, lsn);

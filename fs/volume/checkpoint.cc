@@ -278,6 +278,7 @@ Result<> Volume::Impl::reapply(Inode& inode) {
   if (aside.image->void_from.load() != VolumeImage::kNothingVoid)
     image.make_void(aside.image->void_from.load(), aside.image->void_lsn);
   for (const auto& allocation : aside.image->allocations) image.allocations.push_back(allocation);
+  image.allocations_changed();
   image.attributes_changed.store(true);
   list(inode);
   return {};

@@ -52,6 +52,7 @@ Result<> Volume::Impl::apply_image_record(Inode& inode, const RecordHeader& head
         image.size.store(size, std::memory_order_release);
         image.index.cut(size);
         std::erase_if(image.allocations, [&](const auto& a) { return a.offset >= size; });
+        image.allocations_changed();
       }
       inode.content_changed(lsn, header.wall_ns, size);
       image.attributes_changed.store(true);
@@ -61,6 +62,7 @@ Result<> Volume::Impl::apply_image_record(Inode& inode, const RecordHeader& head
       list(inode);
       bool keep_size = (header.flags & kKeepSize) != 0;
       image.allocations.push_back({header.offset, header.extent, keep_size, lsn});
+      image.allocations_changed();
       inode.content_changed(lsn, header.wall_ns, keep_size ? 0 : header.offset + header.extent);
       image.attributes_changed.store(true);
       return {};

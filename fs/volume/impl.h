@@ -179,7 +179,8 @@ struct Volume::Impl {
            (hooks_ && hooks_->backlog_full());
   }
   Result<> admit_closely(Inode* inode, std::uint64_t offset, std::uint64_t bytes);
-  void refresh_admission();  // asks the file system how much is free
+  // Asks the file system how much is free. `wanted`: what is asked for at once, if that is much.
+  void refresh_admission(std::uint64_t wanted = 0);
   // Whether the store has room for another file, with those that it needs itself.
   Result<> admit_file();
   bool beyond_image_max(std::uint64_t offset, std::uint64_t length) const {

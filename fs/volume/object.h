@@ -87,6 +87,12 @@ struct VolumeImage {
     Lsn lsn = 0;
   };
   std::vector<Allocation> allocations;  // not yet made in the store
+  std::atomic<std::uint64_t> allocating{0};  // their bytes together, for whoever has no lock
+  void allocations_changed() {
+    std::uint64_t bytes = 0;
+    for (const Allocation& each : allocations) bytes += each.length;
+    allocating.store(bytes, std::memory_order_relaxed);
+  }
   std::atomic<bool> attributes_changed{false};  // size or attributes: the store's are to be set
 
   bool touched = false;  // guarded by the applier's mutex: changed in the store since its last sync

@@ -67,7 +67,7 @@ bool ClusterNode::start(const std::vector<ClusterNode*>& peers, bool resume) {
     connection_ = new_connection_id();
     unanswered_.clear();
   }
-  arguments.still_unanswered = [this](std::uint64_t unique) { return unanswered_.contains(unique); };
+  arguments.unanswered_now = [this] { return std::vector(unanswered_.begin(), unanswered_.end()); };
   auto opened = Volume::open(disk, *journal_disk_, shared_.clock, options(), arguments);
   if (!opened || disk.stopped()) {
     SIM_CHECK(disk.stopped() || troubled, "open {}: {}", name, opened.error().message);

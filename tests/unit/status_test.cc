@@ -150,7 +150,7 @@ TEST_SUITE("status") {
     all(LinkState{}, ".peers[].", "link");
     Config known = config();
     known.peers.push_back({NodeId{2}, "host-b", ""});
-    explained(".peers[].", "link", offline_status("/s", known, "x")["peers"][0]["link"].get<std::string>());
+    explained(".peers[].", "link", offline_status("/s", "/m", known, "x")["peers"][0]["link"].get<std::string>());
     all(PeerSync{}, ".peers[].", "state");
     all(Role{}, ".images[].", "role");
     all(PeerSync{}, ".images[].", "state");

@@ -346,6 +346,23 @@ TEST_CASE("a store that is too small says so before anything is acknowledged") {
   CHECK(home->problems().empty());
 }
 
+TEST_CASE("blocks are reserved as far as the store has room, and are not promised twice") {
+  VolumeHome home;
+  auto image = home.open_image(home.create("a"));
+  home.apply_all();
+  constexpr std::uint64_t kMuch = 256u << 20;
+  home.disk.set_capacity(home.disk.used() + home.options.journal.size_max + kMuch + (64u << 20));
+  CHECK(errno_of(home->allocate(*image, {}, 0, 2 * kMuch, false)) == ENOSPC);
+  REQUIRE(home->allocate(*image, {}, 0, kMuch, false));
+  // Not in the store yet; what is left is less than this.
+  CHECK(errno_of(home->allocate(*image, {}, kMuch, 128u << 20, false)) == ENOSPC);
+  home.apply_all();
+  CHECK(errno_of(home->allocate(*image, {}, kMuch, 128u << 20, false)) == ENOSPC);
+  CHECK(home->allocate(*image, {}, kMuch, 1u << 20, false));
+  home.apply_all();
+  CHECK(home->resolve("a")->stat.size == kMuch + (1u << 20));
+}
+
 TEST_CASE("an image that the store cannot hold is refused") {
   VolumeHome home;
   home.disk.set_files(1u << 20, 1u << 30);
