@@ -195,7 +195,7 @@ def mode_changed_under_load(scratch):
     with Pair(scratch, mode="async", journal_size="128MiB").start() as pair:
         assert pair.b.status()["mode"] == "async", "who joins takes the volume's settings"
         with Fio(pair.a / "disk.img", size="24m", rw="randwrite", bs="4k", iodepth=8, direct=1, verify="xxhash",
-                 fsync=32, number_ios=6000) as client:
+                 fsync=32) as client:
             wait_until(lambda: os.path.exists(pair.a / "disk.img"), what="fio's file")
             for mode in ("semisync", "sync", "async", "sync", "semisync", "sync"):
                 node = pair.b if mode == "semisync" else pair.a
