@@ -1,6 +1,6 @@
 // Carries durable records from the journal into the store, the latest version of each block, in the
-// order of offsets. A pass goes once through everything that was unapplied when it began; then a
-// checkpoint follows (checkpoint.cc).
+// order of offsets. A pass goes once through what was unapplied below a place of the journal, a quarter of the
+// journal further at most; then a checkpoint follows (checkpoint.cc).
 #include "fs/base/log.h"
 #include "fs/base/mistakes.h"
 #include "fs/volume/impl.h"
@@ -116,8 +116,7 @@ Result<Lsn> Volume::Impl::take_sample() {
 // Journal space is freed up to a sample: they must not lie further apart than what is freed at a time.
 Result<> Volume::Impl::sample_if_due() {
   Lsn last = samples_.empty() ? applied_through_ : samples_.back().lsn;
-  if (journal_->reserved_lsn() - std::min(last, journal_->reserved_lsn()) < journal_->bytes_max() / 16)
-    return {};
+  if (journal_->reserved_lsn() - std::min(last, journal_->reserved_lsn()) < sample_distance()) return {};
   VMFS_ASSIGN([[maybe_unused]] Lsn place, take_sample());
   return {};
 }
@@ -126,11 +125,13 @@ Result<> Volume::Impl::start_pass() {
   VMFS_TRY(put_back());
   VMFS_ASSIGN(Lsn place, take_sample());
   pass_.started_ns = std::max<std::int64_t>(1, clock_.monotonic_ns());
-  if (!mistakes.apply_before_durable) VMFS_TRY(journal_->sync_through(place));
-  pass_.through = place;
+  // At most as much of the journal as makes a pass due. When more has gathered (after a start, or behind a
+  // slow disk) it is freed bit by bit, and a daemon that dies again and again still gets on.
+  pass_.through = std::min(place, applied_through_ + journal_->bytes_max() / 4);
+  if (!mistakes.apply_before_durable) VMFS_TRY(journal_->sync_through(pass_.through));
   // Received records that are not yet shown are in no index. Asked before the list is: what has been
   // shown by now has also been listed.
-  if (Lsn pending = first_pending_.load(); pending != 0) pass_.through = std::min(place, pending);
+  if (Lsn pending = first_pending_.load(); pending != 0) pass_.through = std::min(pass_.through, pending);
   {
     // A writer lists its image before it reserves, so whatever has a record below is among these.
     std::lock_guard lock(dirty_mutex_);

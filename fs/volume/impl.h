@@ -384,6 +384,7 @@ struct Volume::Impl {
   };
   std::deque<Sample> samples_;
 
+  std::uint64_t sample_distance() const { return journal_->bytes_max() / 16; }
   Result<Lsn> take_sample();
   Result<> sample_if_due();
   bool apply_due();

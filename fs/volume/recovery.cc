@@ -174,8 +174,21 @@ Result<> Volume::Impl::recover(const CheckpointState& state, const OpenArguments
       restore(inode->image->group, group);
     }
   }
-  VMFS_TRY(journal_->replay(
-      [&](Lsn lsn, const SealEntry& record) { return replay_record(lsn, record); }));
+  // What is replayed is freed bit by bit as well: see start_pass(). A group's cursor may be ahead of the record.
+  Sample passed;
+  passed.lsn = state.replay_from;
+  std::unordered_map<GroupId, Position> positions;
+  VMFS_TRY(journal_->replay([&](Lsn lsn, const SealEntry& record) -> Result<> {
+    if (lsn - std::min(lsn, passed.lsn) >= sample_distance() && !positions.empty()) {
+      passed.lsn = lsn;
+      passed.groups.assign(positions.begin(), positions.end());
+      positions.clear();
+      samples_.push_back(passed);
+    }
+    const bool base = record.type == RecordType::kBaseData || record.type == RecordType::kBaseEnd;
+    if (record.seq != 0 && !base) positions[GroupId{record.group}] = {EpochId{record.epoch}, record.seq};
+    return replay_record(lsn, record);
+  }));
   std::erase_if(answers_, [](const auto& entry) { return entry.second.request.unique == 0; });
 
   // Gates. A group goes on by itself only if its owner's life goes on, or if there is nobody to ask. What

@@ -104,6 +104,35 @@ TEST_CASE("a failed sync of directories whose changes cannot be made again at on
   CHECK(home->resolve("d/a"));
 }
 
+TEST_CASE("what gathered in the journal is freed bit by bit, also after a death") {
+  VolumeHome home;
+  ObjectId id = home.create("a");
+  {
+    auto image = home.open_image(id);
+    for (std::uint64_t i = 0; i < 12; ++i) home.write(*image, i << 20, std::string(1 << 20, static_cast<char>('a' + i)));
+  }
+  home.kill_and_open();
+  const Lsn written = home->journal().written_lsn(), oldest = home->journal().oldest_lsn();
+  const Lsn before = home->stored_lsn();
+  for (int i = 0; home->stored_lsn() == before; ++i) {
+    REQUIRE(i < 1000);
+    REQUIRE(home->apply_some(true));
+  }
+  CHECK(home->stored_lsn() - before <= home->journal().bytes_max() / 4);
+  CHECK(home->stored_lsn() < written);
+  CHECK(home->journal().oldest_lsn() > oldest);
+  // A daemon that dies as soon as that is done gets on all the same.
+  for (int lives = 0; home->stored_lsn() < written; ++lives) {
+    REQUIRE(lives < 10);
+    home.kill_and_open();
+    const Lsn stored = home->stored_lsn();
+    for (int i = 0; home->stored_lsn() == stored && i < 1000; ++i) REQUIRE(home->apply_some(true));
+  }
+  auto image = home.open_path("a");
+  for (std::uint64_t i = 0; i < 12; ++i)
+    CHECK(home.read(*image, i << 20, 1 << 20) == std::string(1 << 20, static_cast<char>('a' + i)));
+}
+
 TEST_CASE("a background that cannot write says so, and that it can again") {
   VolumeHome home;
   auto image = home.open_image(home.create("a"));
