@@ -5,12 +5,7 @@ import os
 
 from lib.nodes import Pair
 from lib.runner import case
-from lib.scratch import run, wait_until
-
-
-def read_file(path):
-    with open(path, "rb") as file:
-        return file.read()
+from lib.scratch import read_file, run, wait_until, write_file
 
 
 def content_of(descriptor):
@@ -25,13 +20,6 @@ def is_there(path):
     except OSError as error:
         assert error.errno == errno.ENOENT, error
         return False
-
-
-def write_file(path, content):
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @case(seconds=60)

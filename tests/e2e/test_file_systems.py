@@ -5,7 +5,7 @@ import os
 
 from lib.nodes import Node, Pair, vmfs
 from lib.runner import case
-from lib.scratch import run, wait_until
+from lib.scratch import read_file, run, wait_until
 from lib.work import fio
 
 MIB = 1 << 20
@@ -16,11 +16,6 @@ def write_file(path, content, offset=0):
         file.seek(offset)
         file.write(content)
         os.fsync(file.fileno())
-
-
-def read_file(path):
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def holes_of(path):

@@ -6,18 +6,13 @@ import os
 
 from lib.nodes import Node, vmfs
 from lib.runner import case
-from lib.scratch import run, wait_until
+from lib.scratch import read_file, run, wait_until
 
 
 def write_file(path, content):
     with open(path, "wb", buffering=0) as file:
         file.write(content)
         os.fsync(file.fileno())
-
-
-def read_file(path):
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def fits(path, content):

@@ -12,22 +12,10 @@ import threading
 from lib.network import Cable
 from lib.nodes import VMFS, Node, Pair, vmfs
 from lib.runner import case
-from lib.scratch import run, wait_until
+from lib.scratch import read_file, run, wait_until, write_file
 from lib.wan import free_port
 from lib.wire import FRAME_MAX, Dialer, frame, node_hello
 from lib.work import Fio
-
-
-def write_file(path, content):
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_file(path):
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def edit(node, *changes):

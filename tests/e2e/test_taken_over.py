@@ -11,19 +11,7 @@ import threading
 
 from lib.nodes import Pair
 from lib.runner import case
-from lib.scratch import loop_device, mounted, run
-
-
-def write_file(path, content):
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_file(path):
-    with open(path, "rb") as file:
-        return file.read()
+from lib.scratch import loop_device, mounted, read_file, run, write_file
 
 
 def comes_back(pair):

@@ -8,24 +8,12 @@ import time
 
 from lib.nodes import Pair, vmfs
 from lib.runner import Settings, case
-from lib.scratch import run, wait_until
+from lib.scratch import read_file, run, wait_until, write_file
 from lib.work import Fio, fio, fio_under_faults
 
 
 def same(first, second):
     run("cmp", first, second)
-
-
-def write_file(path, content):
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_file(path):
-    with open(path, "rb") as file:
-        return file.read()
 
 
 @case(seconds=90)

@@ -19,6 +19,19 @@ def run(*words, check=True, timeout=60, **options):
     return done
 
 
+def write_file(path, content):
+    """Durable when it returns."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_file(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def wait_until(condition, timeout=20, what="the condition"):
     """For what no command can wait for. Returns the condition's value once it is true."""
     deadline = time.monotonic() + timeout
