@@ -281,7 +281,7 @@ void Node::Impl::demote(std::vector<GroupId> groups, bool force, Done done) {
       return done(fail(ErrorKind::kRefused, EBUSY,
                        fmt::format("{}: its ownership is not settled; see vmfs status", shown(group))));
     if (!force && active(group))
-      return done(fail(ErrorKind::kBusy, EBUSY,
+      return done(fail(ErrorKind::kRefused, EBUSY,
                        fmt::format("{}: is in use here (a guest writes to it or holds it locked); stop "
                                    "the guest first, or: vmfs demote {} --force",
                                    shown(group), shown(group))));

@@ -356,7 +356,7 @@ def commands_and_their_answers(scratch):
             writer.write(b"y")
             writer.flush()  # written, not synced: it is in use
             answer(1, "promote", b / "guests/x.img", parts=("in use on a",))
-            answer(1, "demote", a / "guests/x.img", parts=("in use here", "--force"))
+            answer(5, "demote", a / "guests/x.img", parts=("in use here", "--force"))
         answer(0, "resolve", a.mnt, "--keep", "local", parts=("nothing is in split brain",))
         answer(2, "resolve", a / "guests/x.img", "--keep", "local", parts=("is not in split brain",))
         answer(2, "resolve", a.mnt, "--keep", "both")
