@@ -284,10 +284,14 @@ void Core::close() {
   }
   // On a connection that goes on, a thread may wait in the kernel for something that only the next
   // daemon's answers release: it is left behind, with all that it may touch, for the process's end.
-  if (invalidator_ && !invalidator_->stop() && end_ == Front::End::kDrained)
-    new std::shared_ptr<Core>(shared_from_this());
-  else
+  if (invalidator_ && !invalidator_->stop() && end_ == Front::End::kDrained) {
+    static std::mutex mutex;
+    static auto* left_behind = new std::vector<std::shared_ptr<Core>>;  // never destroyed
+    std::lock_guard lock(mutex);
+    left_behind->push_back(shared_from_this());
+  } else {
     invalidator_.reset();
+  }
 }
 
 FrontStatistics Core::statistics() const {
