@@ -149,8 +149,9 @@ void Node::Impl::kept_aside(Peer& peer, GroupId group, std::optional<std::vector
   if (again.course != Course::kFollow && again.course != Course::kWaitFollow) {
     const GroupPosition remote = std::move(mine->remote);
     const std::map<GroupId, bool> closed = closed_to_follow;
+    // With the name space the images that only it names; those that follow by themselves go on.
     for (const auto& [each, was_open] : closed)
-      if (each == group || group == kNameSpace) stop_following(each, true);
+      if (each == group || (group == kNameSpace && course(peer, each) == nullptr)) stop_following(each, true);
     send_positions(peer, {*local}, true);
     apply_course(peer, group, &*local, &remote, false);
     return poke();
