@@ -32,9 +32,12 @@ Result<> Journal::Impl::prepare_next(std::uint64_t needed) {
 }
 
 Result<bool> Journal::Impl::prepare_segments() {
-  // Two ahead let a burst go on while the next is made; more only help on a large journal. None may be
-  // counted on when the journal is nearly full.
-  const std::uint64_t ahead = std::clamp<std::uint64_t>(segments.count_max() / 4, 2, 4);
+  // While the disk is busy with a burst, making a segment ready takes as long as writing one: so up to half of
+  // the journal is ready before. Files that are still to be made cost their whole size: of those only as many
+  // as let writers go on meanwhile. None may be counted on when the journal is nearly full.
+  const std::uint64_t count = segments.count_max();
+  const std::uint64_t ahead = segments.spares() > 0 ? std::max<std::uint64_t>(count / 2, 2)
+                                                    : std::clamp<std::uint64_t>(count / 4, 2, 4);
   std::uint64_t number, in_use;
   {
     std::lock_guard lock(reservation_lock);

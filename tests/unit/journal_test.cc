@@ -19,6 +19,20 @@ std::size_t files_in(ScratchDirectory& scratch) {
   return static_cast<std::size_t>(std::distance(begin(entries), end(entries)));
 }
 
+std::size_t segments_in(ScratchDirectory& scratch) {
+  std::size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(scratch.path()))
+    count += parse_segment_name(entry.path().filename().string()).has_value();
+  return count;
+}
+
+void prepare_all(Journal& journal) {
+  for (auto more = journal.prepare_segments();; more = journal.prepare_segments()) {
+    REQUIRE(more);
+    if (!*more) return;
+  }
+}
+
 TEST_SUITE("journal") {
   TEST_CASE("what was appended is there after opening again, with its content") {
     ScratchDirectory scratch;
@@ -151,6 +165,25 @@ TEST_SUITE("journal") {
       next = appender.cursor.seq + 1;
       CHECK(files_in(scratch) <= 4);
     }
+  }
+
+  TEST_CASE("a burst of half the journal finds its segments ready, once their files are there") {
+    ScratchDirectory scratch;
+    JournalOptions options = small_options(16);
+    auto journal = new_journal(scratch.disk(), options);
+    Appender appender{*journal};
+    prepare_all(*journal);
+    CHECK(segments_in(scratch) == 1 + 4);  // files that are to be made are not made long ahead
+
+    while (appender.append()) {
+    }
+    REQUIRE(journal->sync_through(journal->reserved_lsn()));
+    REQUIRE(journal->release_through(journal->durable_lsn()));
+    prepare_all(*journal);
+    CHECK(segments_in(scratch) == 1 + 8);
+    const Lsn until = Geometry{options.segment_size}.start(journal->reserved_lsn() / options.segment_size + 9) - 64 * 1024;
+    while (journal->reserved_lsn() < until) REQUIRE(appender.append());
+    CHECK(segments_in(scratch) == 1 + 8);
   }
 
   TEST_CASE("appending, reading, preparing and recycling at once") {
