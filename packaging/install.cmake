@@ -37,3 +37,4 @@ install(CODE "
     file(WRITE \"${CMAKE_BINARY_DIR}/systemd/\${unit}\" \"\${text}\")
     file(INSTALL \"${CMAKE_BINARY_DIR}/systemd/\${unit}\" DESTINATION \"${VMFS_UNIT_DIR}\")
   endforeach()")
+install(DIRECTORY ${CMAKE_SOURCE_DIR}/packaging/systemd/libvirt-guests.service.d DESTINATION ${VMFS_UNIT_DIR})

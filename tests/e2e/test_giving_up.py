@@ -42,9 +42,9 @@ def a_daemon_that_crashes_again_and_again(scratch):
     with Steady(node / "x.img") as client:
         daemon = 0
         for _ in range(5):
-            daemon = kill_the_next(node, daemon, signal.SIGSEGV)
+            daemon = kill_the_next(node, daemon, signal.SIGABRT)
         client.ended_with_an_error()
-    everybody_is_told(node, "5 ends within", "signal 11")
+    everybody_is_told(node, "5 ends within", "signal 6")
     node.mount()
     client.check()
     assert answer("status", node.mnt)[0] == 0

@@ -112,7 +112,7 @@ def installation(scratch):
     found = {os.path.relpath(os.path.join(place, name), staging)
              for place, _, names in os.walk(staging) for name in names}
     expected = {f"{PREFIX}/bin/vmfs", "sbin/mount.vmfs", "lib/systemd/system/vmfs@.service",
-                "lib/systemd/system/vmfs-ready@.service"}
+                "lib/systemd/system/vmfs-ready@.service", "lib/systemd/system/libvirt-guests.service.d/vmfs.conf"}
     manual = {f"{PREFIX}/share/man/man1/vmfs.1", f"{PREFIX}/share/man/man5/vmfs.toml.5"}
     if shutil.which("scdoc"):
         expected |= manual
