@@ -9,6 +9,7 @@
 #include "fs/base/check.h"
 #include "fs/base/log.h"
 #include "fs/fuse/core.h"
+#include "fs/fuse/kernel_order.h"
 
 namespace vmfs {
 namespace {
@@ -21,6 +22,7 @@ void wake(int) {}
 
 // libfuse writes every answer with this: to where the request came from.
 ssize_t write_answer(int descriptor, iovec* pieces, int count, void*) {
+  kernel_order::before_answer();
   RequestContext* context = current_request();
   if (context == nullptr) return ::writev(descriptor, pieces, count);
   if (context->captured_reply == nullptr) return ::writev(context->descriptor, pieces, count);

@@ -105,10 +105,12 @@ void read(fuse_req_t request, fuse_ino_t object, std::size_t size, off_t offset,
   }
   auto got = core.volume().read(*handle->image, static_cast<std::uint64_t>(offset), out.first(size));
   if (!got) return answer_error(core, request, got.error(), ObjectId{object});
+  const bool direct = handle->direct;
+  // Once it is answered, the handle may be released, and be another's.
   fuse_reply_buf(request, reinterpret_cast<const char*>(out.data()), *got);
   // A handle from when this node owned the image reads through the page cache: what it leaves there
   // must not outlive the moment.
-  if (!handle->direct && !core.owned(ObjectId{object})) core.invalidator().image(ObjectId{object});
+  if (!direct && !core.owned(ObjectId{object})) core.invalidator().image(ObjectId{object});
 }
 
 // Calls flush of the volume and answers when it is done: with `reply` if it went well. If `forgotten`, not

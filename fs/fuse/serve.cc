@@ -9,6 +9,7 @@
 #include "fs/base/check.h"
 #include "fs/base/log.h"
 #include "fs/fuse/core.h"
+#include "fs/fuse/kernel_order.h"
 
 namespace vmfs {
 namespace {
@@ -63,6 +64,7 @@ void Core::serve(Worker& worker) {
   bool broken = false, gone = false;
   while (!stop_reading_.load(std::memory_order_relaxed)) {
     const ssize_t got = ::read(worker.descriptor, message, largest);
+    kernel_order::after_request();
     if (got < 0) {
       // ENOENT: the request was given up while it was being read.
       if (errno == EINTR || errno == EAGAIN || errno == ENOENT) continue;
