@@ -44,7 +44,15 @@ SimDisk::SimDisk(SimDiskOptions options, std::uint64_t seed, Clock* clock)
   root_->durable.stat = root_->live.stat;
 }
 
-SimDisk::~SimDisk() = default;
+// A directory that has moved into one that was below it is held by that one, and holds it in what the medium has.
+SimDisk::~SimDisk() {
+  for (const std::weak_ptr<Inode>& each : inodes_) {
+    if (InodeRef inode = each.lock()) {
+      inode->live.entries.clear();
+      inode->durable.entries.clear();
+    }
+  }
+}
 
 std::int64_t SimDisk::now() const { return clock_ ? clock_->wall_ns() : 0; }
 
