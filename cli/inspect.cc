@@ -112,8 +112,9 @@ Result<> inspect_stored(const Place& place, const Line& line) {
                             "and bears no object id",
                             place.directory, place.name));
   Reader reader(*tag);
-  line(fmt::format("stored object {:016x}: {} of {} ({} allocated), changed {}",
-                   reader.get<std::uint64_t>(),
+  const auto object = reader.get<std::uint64_t>();
+  line(fmt::format("stored object {}: {} of {} ({} allocated), changed {}",
+                   reader.at_end() ? fmt::format("{:016x}", object) : "whose id is damaged",
                    stat.type == FileType::kDirectory ? "a directory"
                    : stat.type == FileType::kSymlink ? "a symlink"
                                                      : "an image",

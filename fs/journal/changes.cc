@@ -6,6 +6,15 @@
 
 namespace vmfs {
 
+const char* why_invalid_name(std::string_view name) {
+  if (name.empty()) return "a name is empty";
+  if (name.size() > kNameMax) return "a name is longer than 255 bytes";
+  if (name == "." || name == "..") return "a name is \".\" or \"..\"";
+  if (name.find('/') != name.npos || name.find('\0') != name.npos)
+    return "a name contains '/' or a zero byte";
+  return nullptr;
+}
+
 namespace {
 
 // More peers than anybody has; a limit checked before a list is allocated.
@@ -28,15 +37,6 @@ enum AttributeBits : std::uint8_t {
 const char* why_invalid_object(ObjectId object) {
   if (raw(object) == 0) return "it names no object";
   if (raw(object) >> 63) return "an object id has bit 63 set";
-  return nullptr;
-}
-
-const char* why_invalid_name(std::string_view name) {
-  if (name.empty()) return "a name is empty";
-  if (name.size() > kNameMax) return "a name is longer than 255 bytes";
-  if (name == "." || name == "..") return "a name is \".\" or \"..\"";
-  if (name.find('/') != name.npos || name.find('\0') != name.npos)
-    return "a name contains '/' or a zero byte";
   return nullptr;
 }
 

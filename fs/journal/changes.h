@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "fs/base/bytes.h"
@@ -17,6 +18,9 @@ inline constexpr std::size_t kNameMax = 255;
 inline constexpr std::size_t kSymlinkMax = 4095;       // in a record
 inline constexpr std::size_t kSymlinkStoreMax = 1023;  // what every store can hold: XFS has the least
 inline constexpr std::size_t kHistoryMax = 4096;  // epochs of one group that a peer may name
+
+// Why no file of a volume can have that name; null if one can.
+const char* why_invalid_name(std::string_view name);
 
 // kCreate: object comes to be, named. An image's group begins with it, in `first_epoch`, seq 0, owned
 // by the node that created it.

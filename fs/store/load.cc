@@ -1,4 +1,5 @@
 // Finding out what a store holds.
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -33,17 +34,32 @@ std::optional<Store::State::Home> decode_home(ByteView tag) {
   Store::State::Home home;
   home.parent = in.get<ObjectId>();
   home.name = in.text(kNameMax);
-  if (!in.at_end()) return {};
+  if (!in.at_end() || raw(home.parent) == 0 || raw(home.parent) >> 63 || why_invalid_name(home.name)) return {};
   return home;
 }
 
 namespace {
 
+// A tag that is there and is none that we write. To pass it over would take an image for somebody else's
+// file or, in unlinked/, for an unfinished one, and those are removed.
+tl::unexpected<Error> damaged(const Disk& disk, const std::string& path, std::string_view tag, ByteView value) {
+  constexpr std::size_t kShownMax = 32;
+  std::string digits;
+  for (std::byte each : value.first(std::min(value.size(), kShownMax)))
+    digits += fmt::format("{:02x}", static_cast<unsigned>(each));
+  const std::string shown = disk.display(path);
+  return fail(ErrorKind::kCorrupt, EINVAL,
+              fmt::format("{}: its extended attribute trusted.vmfs.{} is damaged ({} bytes: {}{}), so that what it is "
+                          "in the volume cannot be told\nmove it out of the store and mount again; if it is wanted, "
+                          "copy it in through the mount point then:\n  mv {} ELSEWHERE",
+                          shown, tag, value.size(), digits, value.size() > kShownMax ? "..." : "", shown));
+}
+
 // unlinked/'s names are ids; nothing else there is ours.
 bool is_id_name(const std::string& name) {
   std::uint64_t value = 0;
   auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), value, 16);
-  return name.size() == 16 && error == std::errc() && end == name.data() + name.size();
+  return error == std::errc() && fmt::format("{}", ObjectId{value}) == name;
 }
 
 }  // namespace
@@ -86,9 +102,13 @@ Result<> Store::State::load_unlinked() {
     }
     VMFS_ASSIGN(std::optional<ObjectId> object, read_id(path));
     if (object) {
+      // Its name is its id. What the tag says instead would be looked for where nothing is.
+      if (fmt::format("{}", *object) != entry.name) return damaged(disk, path, kIdTag, encode_id(*object));
       VMFS_TRY(load_entry(path, *object, kUnlinkedParent, ""));
       if (auto tag = disk.get_tag(path, kHomeTag, "store.load")) {
-        if (auto home = decode_home(*tag)) displaced[*object] = std::move(*home);
+        auto home = decode_home(*tag);
+        if (!home && !tag->empty()) return damaged(disk, path, kHomeTag, *tag);
+        if (home) displaced[*object] = std::move(*home);
       } else if (tag.error().kind != ErrorKind::kNotFound) {
         return pass(tag.error());
       }
@@ -105,7 +125,11 @@ Result<> Store::State::load_unlinked() {
 
 Result<std::optional<ObjectId>> Store::State::read_id(const std::string& path) {
   auto tag = disk.get_tag(path, kIdTag, "store.load");
-  if (tag) return decode_id(*tag);
+  if (tag) {
+    auto object = decode_id(*tag);
+    if (!object) return damaged(disk, path, kIdTag, *tag);
+    return object;
+  }
   // The same kind says that the file has no tag and that there is no file.
   if (tag.error().kind != ErrorKind::kNotFound || tag.error().number == ENOENT)
     return pass(tag.error());

@@ -56,6 +56,7 @@ class Store {
   // Scans the tree: O(number of files), metadata only. An entry without an id was put there by
   // somebody else while the volume was not mounted: reported by foreign(), and left alone. kRefused if
   // it is no store, or if two entries carry one id (one is a copy that somebody made with its tags).
+  // kCorrupt if a tag is none that a store writes.
   // Removes unfinished files from unlinked/ (a creation or copy that was cut short).
   static Result<std::unique_ptr<Store>> open(Disk& disk);
   ~Store();

@@ -129,6 +129,53 @@ TEST_SUITE("store") {
     CHECK(found);
   }
 
+  TEST_CASE("a damaged tag is refused by name, and nothing is removed for it") {
+    StoreDirectory dir;
+    {
+      auto store = dir.open();
+      REQUIRE(store->create_object(image(11, "web.img")));
+      REQUIRE(store->create_object(image(12, "open.img")));
+      write_text(*store, 12, "still open");
+      REQUIRE(store->unlink({.object = ObjectId{12}, .parent = kRootObject, .name = "open.img"}));
+      REQUIRE(store->sync_names());
+    }
+    // Of an image without a name, too: one without any id would be an unfinished file, which is removed.
+    for (const char* path : {"images/web.img", "unlinked/000000000000000c"}) {
+      const Bytes whole = dir.disk().get_tag(path, "id", "test").value();
+      REQUIRE(dir.disk().set_tag(path, "id", ByteView(whole).first(7), "test"));
+      auto refused = Store::open(dir.disk());
+      REQUIRE_FALSE(refused);
+      CHECK(refused.error().kind == ErrorKind::kCorrupt);
+      CHECK(refused.error().message.find((dir / path).string()) != std::string::npos);
+      CHECK(refused.error().message.find("trusted.vmfs.id") != std::string::npos);
+      CHECK(std::filesystem::exists(dir / path));
+      REQUIRE(dir.disk().set_tag(path, "id", whole, "test"));
+      REQUIRE(Store::open(dir.disk()));
+    }
+    // An id of another object: the image would be looked for under that one's name.
+    {
+      const Bytes whole = dir.disk().get_tag("unlinked/000000000000000c", "id", "test").value();
+      Bytes other = whole;
+      other[0] ^= std::byte{0x40};
+      REQUIRE(dir.disk().set_tag("unlinked/000000000000000c", "id", other, "test"));
+      auto refused = Store::open(dir.disk());
+      REQUIRE_FALSE(refused);
+      CHECK(refused.error().kind == ErrorKind::kCorrupt);
+      CHECK(refused.error().message.find("unlinked/000000000000000c") != std::string::npos);
+      REQUIRE(dir.disk().set_tag("unlinked/000000000000000c", "id", whole, "test"));
+    }
+    // Where a displaced object belongs: a name that leads elsewhere.
+    for (const char* name : {"..", "a/b", ""}) {
+      Bytes home;
+      Writer(home).put(kRootObject).text(name);
+      REQUIRE(dir.disk().set_tag("unlinked/000000000000000c", "home", home, "test"));
+      auto refused = Store::open(dir.disk());
+      REQUIRE_FALSE(refused);
+      CHECK(refused.error().message.find("trusted.vmfs.home") != std::string::npos);
+    }
+    CHECK(read_text(dir / "unlinked/000000000000000c") == "still open");
+  }
+
   TEST_CASE("removing a directory that holds something foreign keeps it") {
     StoreDirectory dir;
     auto store = dir.open();
