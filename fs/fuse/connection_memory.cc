@@ -15,13 +15,10 @@
 namespace vmfs {
 namespace {
 
-// Where the tables begin; a page boundary, with room for the header to grow.
-constexpr std::size_t kTablesStart = 16384;
-static_assert(sizeof(ConnectionHeader) <= kTablesStart);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free, "shared between processes");
 
 std::size_t memory_size(std::uint32_t opens, std::uint32_t slots) {
-  return kTablesStart + opens * sizeof(OpenEntry) + slots * sizeof(std::uint64_t);
+  return kConnectionTablesStart + opens * sizeof(OpenEntry) + slots * sizeof(std::uint64_t);
 }
 
 }  // namespace
@@ -56,7 +53,7 @@ Result<ConnectionMemory> ConnectionMemory::create(ConnectionId connection) {
   memory.header_->connection = raw(connection);
   memory.header_->holder_pid = static_cast<std::uint32_t>(::getpid());
   memory.header_->magic = kConnectionMagic;
-  auto* tables = static_cast<std::byte*>(start) + kTablesStart;
+  auto* tables = static_cast<std::byte*>(start) + kConnectionTablesStart;
   memory.opens_ = reinterpret_cast<OpenEntry*>(tables);
   memory.slots_ = reinterpret_cast<std::atomic<std::uint64_t>*>(
       tables + std::size_t{kOpenMax} * sizeof(OpenEntry));
@@ -66,7 +63,7 @@ Result<ConnectionMemory> ConnectionMemory::create(ConnectionId connection) {
 Result<ConnectionMemory> ConnectionMemory::map(int descriptor) {
   struct stat status {};
   if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode) ||
-      status.st_size < static_cast<off_t>(kTablesStart)) {
+      status.st_size < static_cast<off_t>(kConnectionTablesStart)) {
     return fail(ErrorKind::kRefused, EINVAL,
                 "this program is started by `vmfs mount`, not by hand: there is no connection to "
                 "serve");
@@ -80,15 +77,22 @@ Result<ConnectionMemory> ConnectionMemory::map(int descriptor) {
   }
   memory.header_ = static_cast<ConnectionHeader*>(start);
   const ConnectionHeader& header = *memory.header_;
-  if (header.magic != kConnectionMagic || header.version != kConnectionVersion ||
-      memory_size(header.open_count, header.slot_count) != memory.size_) {
+  if (header.magic != kConnectionMagic || header.version != kConnectionVersion) {
     return fail(ErrorKind::kRefused, EINVAL,
                 fmt::format("the connection's shared memory is of version {}, this program knows "
                             "version {}: unmount, then mount again",
                             header.version, kConnectionVersion));
   }
+  if (memory_size(header.open_count, header.slot_count) != memory.size_ || header.open_count > kOpenMax ||
+      header.opens_used.load() > header.open_count || header.slots_used.load() > header.slot_count) {
+    return fail(ErrorKind::kCorrupt, EINVAL,
+                fmt::format("the connection's shared memory is damaged ({} bytes, {} of {} open files, {} of {} "
+                            "requests): unmount, then mount again",
+                            memory.size_, header.opens_used.load(), header.open_count, header.slots_used.load(),
+                            header.slot_count));
+  }
   memory.descriptor_ = descriptor;
-  auto* tables = static_cast<std::byte*>(start) + kTablesStart;
+  auto* tables = static_cast<std::byte*>(start) + kConnectionTablesStart;
   memory.opens_ = reinterpret_cast<OpenEntry*>(tables);
   memory.slots_ = reinterpret_cast<std::atomic<std::uint64_t>*>(
       tables + std::size_t{header.open_count} * sizeof(OpenEntry));

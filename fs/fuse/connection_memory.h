@@ -57,6 +57,9 @@ struct ConnectionHeader {
 };
 inline constexpr std::uint64_t kConnectionMagic = 0x4d454d53464d5631;  // "1VMFSMEM" in memory
 inline constexpr std::uint32_t kConnectionVersion = 1;
+// Where the table of opens begins, and behind it the slots: a page boundary, with room for the header to grow.
+inline constexpr std::size_t kConnectionTablesStart = 16384;
+static_assert(sizeof(ConnectionHeader) <= kConnectionTablesStart);
 
 class ConnectionMemory {
  public:
@@ -65,7 +68,8 @@ class ConnectionMemory {
 
   // By the holder: a new memfd, its header filled in but for the mount's fields.
   static Result<ConnectionMemory> create(ConnectionId connection);
-  // By the daemon: kRefused if it is not one, or of a version that this program does not know.
+  // By the daemon: kRefused if it is not one, or of a version that this program does not know; kCorrupt if what it
+  // says of itself cannot be, so that nothing would be where it should.
   static Result<ConnectionMemory> map(int descriptor);
   ConnectionMemory(ConnectionMemory&& other) noexcept;
   ConnectionMemory& operator=(ConnectionMemory&& other) noexcept;

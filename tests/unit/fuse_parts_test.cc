@@ -99,6 +99,35 @@ TEST_SUITE("fuse parts") {
     CHECK_FALSE(ConnectionMemory::map(::dup(STDERR_FILENO)));
   }
 
+  TEST_CASE("a connection's memory that contradicts itself is refused") {
+    auto memory = ConnectionMemory::create(ConnectionId{5});
+    REQUIRE(memory);
+    ConnectionHeader& header = memory->header();
+    const auto refused = [&] {
+      auto mapped = ConnectionMemory::map(::dup(memory->descriptor()));
+      REQUIRE_FALSE(mapped);
+      CHECK(mapped.error().kind == ErrorKind::kCorrupt);
+      CHECK(mapped.error().message.find("mount again") != std::string::npos);
+    };
+    header.slots_used.store(ConnectionMemory::kSlotMax + 1);
+    refused();
+    header.slots_used.store(0);
+    header.opens_used.store(ConnectionMemory::kOpenMax + 1);
+    refused();
+    header.opens_used.store(0);
+    header.open_count -= 1;
+    refused();
+    // As large as it says, and more than a table of handles has places for.
+    header.open_count = ConnectionMemory::kOpenMax + 1;
+    struct stat status {};
+    REQUIRE(::fstat(memory->descriptor(), &status) == 0);
+    REQUIRE(::ftruncate(memory->descriptor(), status.st_size + static_cast<off_t>(sizeof(OpenEntry))) == 0);
+    refused();
+    header.open_count = ConnectionMemory::kOpenMax;
+    REQUIRE(::ftruncate(memory->descriptor(), status.st_size) == 0);
+    CHECK(ConnectionMemory::map(::dup(memory->descriptor())));
+  }
+
   TEST_CASE("slots that an earlier daemon left stay until claimed") {
     auto memory = ConnectionMemory::create(ConnectionId{5});
     REQUIRE(memory);
