@@ -8,12 +8,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <sstream>
+#include <iterator>
 
 #include <fmt/format.h>
 
@@ -27,10 +29,11 @@ namespace {
 constexpr const char* kType = "fuse.vmfs";
 
 // Mount tables write blanks and the like as \040.
-std::string unescaped(const std::string& text) {
+std::string unescaped(std::string_view text) {
+  const auto digit = [&](std::size_t at, char most) { return at < text.size() && text[at] >= '0' && text[at] <= most; };
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 3 < text.size() && text[i + 1] >= '0' && text[i + 1] <= '3') {
+    if (text[i] == '\\' && digit(i + 1, '3') && digit(i + 2, '7') && digit(i + 3, '7')) {
       out += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0'));
       i += 3;
     } else {
@@ -40,24 +43,21 @@ std::string unescaped(const std::string& text) {
   return out;
 }
 
+// Words stand between single blanks; one may be empty.
+std::string_view next_word(std::string_view& line) {
+  const std::string_view word = line.substr(0, line.find(' '));
+  line.remove_prefix(std::min(word.size() + 1, line.size()));
+  return word;
+}
+
+bool parse_decimal(std::string_view text, unsigned& out) {
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc{} && end == text.data() + text.size();
+}
+
 std::vector<MountEntry> all_mounts() {
-  std::vector<MountEntry> mounts;
   std::ifstream table("/proc/self/mountinfo");
-  std::string line;
-  while (std::getline(table, line)) {
-    std::istringstream words(line);
-    std::string id, parent, device, root, mountpoint, word;
-    words >> id >> parent >> device >> root >> mountpoint;
-    while (words >> word && word != "-") {
-    }
-    MountEntry entry;
-    words >> entry.type >> entry.source;
-    entry.mountpoint = unescaped(mountpoint);
-    entry.source = unescaped(entry.source);
-    if (std::sscanf(device.c_str(), "%u:%u", &entry.major, &entry.minor) != 2) continue;
-    mounts.push_back(std::move(entry));
-  }
-  return mounts;
+  return mounts_in(std::string{std::istreambuf_iterator<char>(table), {}});
 }
 
 std::string absolute(const std::string& path) {
@@ -69,6 +69,30 @@ std::string absolute(const std::string& path) {
 }
 
 }  // namespace
+
+std::vector<MountEntry> mounts_in(std::string_view table) {
+  std::vector<MountEntry> mounts;
+  while (!table.empty()) {
+    std::string_view line = table.substr(0, table.find('\n'));
+    table.remove_prefix(std::min(line.size() + 1, table.size()));
+    next_word(line);  // its number
+    next_word(line);  // its parent's
+    const std::string_view device = next_word(line);
+    next_word(line);  // the root
+    MountEntry entry;
+    entry.mountpoint = unescaped(next_word(line));
+    while (!line.empty() && next_word(line) != "-") {
+    }
+    entry.type = next_word(line);
+    entry.source = unescaped(next_word(line));
+    const std::size_t colon = device.find(':');
+    if (colon == device.npos || !parse_decimal(device.substr(0, colon), entry.major) ||
+        !parse_decimal(device.substr(colon + 1), entry.minor) || entry.type.empty())
+      continue;
+    mounts.push_back(std::move(entry));
+  }
+  return mounts;
+}
 
 std::optional<MountEntry> find_mount(const std::string& mountpoint) {
   const std::string wanted = absolute(mountpoint);

@@ -9,6 +9,9 @@
 
 namespace vmfs {
 
+// What stands in a text as /proc/self/mountinfo has it, in its order. Lines that are none are passed over.
+std::vector<MountEntry> mounts_in(std::string_view table);
+
 struct Mounted {
   std::string mountpoint;  // absolute, without symlinks
   int descriptor = -1;     // /dev/fuse

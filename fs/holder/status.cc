@@ -4,10 +4,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <fstream>
-#include <sstream>
+#include <iterator>
 
 #include <fmt/format.h>
 
@@ -29,16 +31,35 @@ std::string on_one_line(const std::string& text) {
   return out;
 }
 
-std::string with_its_lines(const std::string& text) {
+std::string with_its_lines(std::string_view text) {
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool escape = text[i] == '\\' && i + 1 < text.size();
+    const char next = text[i] == '\\' && i + 1 < text.size() ? text[i + 1] : '\0';
+    // Anything else is as a holder of an older version wrote it, which escaped in the reason alone.
+    const bool escape = next == '\\' || next == 'n';
     if (escape) ++i;
-    out += escape && text[i] == 'n' ? '\n' : text[i];
+    out += escape && next == 'n' ? '\n' : text[i];
   }
   return out;
 }
+
+template <class Number>
+bool parse_decimal(std::string_view text, Number& out) {
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc{} && end == text.data() + text.size();
 }
+
+bool state_of(std::string_view word, HolderStatus::State& out) {
+  for (auto state : {HolderStatus::State::kStarting, HolderStatus::State::kRunning, HolderStatus::State::kRestarting,
+                     HolderStatus::State::kStartFailed, HolderStatus::State::kGaveUp}) {
+    if (word != to_string(state)) continue;
+    out = state;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
 
 const char* to_string(HolderStatus::State state) {
   switch (state) {
@@ -56,31 +77,41 @@ const char* to_string(HolderStatus::State state) {
   return "unknown";
 }
 
-std::uint64_t process_start(int process) {
-  std::ifstream file(fmt::format("/proc/{}/stat", process));
-  std::string line;
-  std::getline(file, line);
-  // The second word is the program's name in parentheses and may contain anything.
-  const std::size_t after_name = line.rfind(')');
-  if (after_name == std::string::npos) return 0;
-  std::istringstream words(line.substr(after_name + 1));
-  std::string word;
+std::uint64_t start_in_stat(std::string_view text) {
+  // The second word is the program's name in parentheses and may contain anything, also the end of a line.
+  const std::size_t after_name = text.rfind(')');
+  if (after_name == text.npos) return 0;
+  text.remove_prefix(after_name + 1);
   constexpr int kStartIsWord = 20;  // counted from the third word of the line
+  std::string_view word;
   for (int i = 0; i < kStartIsWord; ++i) {
-    if (!(words >> word)) return 0;
+    text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+    word = text.substr(0, text.find_first_of(" \n"));
+    text.remove_prefix(word.size());
     // The first is the state. One that has ended is nobody, however late it is waited for.
     if (i == 0 && (word == "Z" || word == "X")) return 0;
   }
-  return std::strtoull(word.c_str(), nullptr, 10);
+  std::uint64_t ticks = 0;
+  return parse_decimal(word, ticks) ? ticks : 0;
+}
+
+std::uint64_t process_start(int process) {
+  std::ifstream file(fmt::format("/proc/{}/stat", process));
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  return start_in_stat(text);
+}
+
+std::string holder_status_text(const HolderStatus& status) {
+  return fmt::format(
+      "state {}\nholder {}\nholder-started {}\ndaemon {}\nstarts {}\ncrashes {}\nsince {}\n"
+      "mountpoint {}\nvolume {}\nreason {}\n",
+      to_string(status.state), status.holder_pid, status.holder_started, status.daemon_pid, status.starts,
+      status.crashes, status.since_wall_ns, on_one_line(status.mountpoint), on_one_line(status.volume_name),
+      on_one_line(status.reason));
 }
 
 Result<> write_holder_status(const std::string& path, const HolderStatus& status) {
-  std::string text = fmt::format(
-      "state {}\nholder {}\nholder-started {}\ndaemon {}\nstarts {}\ncrashes {}\nsince {}\n"
-      "mountpoint {}\nvolume {}\nreason {}\n",
-      to_string(status.state), status.holder_pid, status.holder_started, status.daemon_pid,
-      status.starts, status.crashes, status.since_wall_ns, status.mountpoint, status.volume_name,
-      on_one_line(status.reason));
+  std::string text = holder_status_text(status);
   if (text.size() < kWholeBlock) text.resize(kWholeBlock, '\n');
   const std::string beside = path + ".new";
   const int descriptor = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -104,45 +135,57 @@ Result<> write_holder_status(const std::string& path, const HolderStatus& status
   return {};
 }
 
+Result<HolderStatus> parse_holder_status(std::string_view text, const std::string& path) {
+  const auto damaged = [&](std::string_view line) {
+    return fail(ErrorKind::kCorrupt, EINVAL,
+                fmt::format("{} is not a holder's status file{}{}{}\nwhat is mounted:  findmnt -t fuse.vmfs\n"
+                            "the next mount of the store writes it anew",
+                            path, line.empty() ? "" : ": its line \"", line, line.empty() ? "" : "\" cannot be"));
+  };
+  HolderStatus status;
+  bool has_state = false;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    const std::size_t blank = line.find(' ');
+    if (blank == line.npos) continue;
+    const std::string_view key = line.substr(0, blank), value = line.substr(blank + 1);
+    bool good = true;
+    if (key == "state") {
+      has_state = good = state_of(value, status.state);
+    } else if (key == "holder") {
+      good = parse_decimal(value, status.holder_pid) && status.holder_pid > 0;
+    } else if (key == "holder-started") {
+      good = parse_decimal(value, status.holder_started);
+    } else if (key == "daemon") {
+      good = parse_decimal(value, status.daemon_pid) && status.daemon_pid >= 0;
+    } else if (key == "starts") {
+      good = parse_decimal(value, status.starts);
+    } else if (key == "crashes") {
+      good = parse_decimal(value, status.crashes);
+    } else if (key == "since") {
+      good = parse_decimal(value, status.since_wall_ns);
+    } else if (key == "mountpoint") {
+      status.mountpoint = with_its_lines(value);
+    } else if (key == "volume") {
+      status.volume_name = with_its_lines(value);
+    } else if (key == "reason") {
+      status.reason = with_its_lines(value);
+    }
+    if (!good) return damaged(line);
+  }
+  if (!has_state || status.holder_pid <= 0) return damaged("");
+  return status;
+}
+
 Result<HolderStatus> read_holder_status(const std::string& path) {
   std::ifstream file(path);
   if (!file) {
     return fail(errno == ENOENT ? ErrorKind::kNotFound : ErrorKind::kIo, errno,
                 fmt::format("cannot read {}: {}", path, strerror(errno)));
   }
-  HolderStatus status;
-  std::string line;
-  bool has_state = false;
-  while (std::getline(file, line)) {
-    const std::size_t blank = line.find(' ');
-    if (blank == std::string::npos) continue;
-    const std::string key = line.substr(0, blank), value = line.substr(blank + 1);
-    const auto number = [&] { return std::strtoull(value.c_str(), nullptr, 10); };
-    if (key == "state") {
-      for (auto state : {HolderStatus::State::kStarting, HolderStatus::State::kRunning,
-                         HolderStatus::State::kRestarting, HolderStatus::State::kStartFailed,
-                         HolderStatus::State::kGaveUp}) {
-        if (value == to_string(state)) {
-          status.state = state;
-          has_state = true;
-        }
-      }
-    }
-    if (key == "holder") status.holder_pid = static_cast<int>(number());
-    if (key == "holder-started") status.holder_started = number();
-    if (key == "daemon") status.daemon_pid = static_cast<int>(number());
-    if (key == "starts") status.starts = number();
-    if (key == "crashes") status.crashes = number();
-    if (key == "since") status.since_wall_ns = static_cast<std::int64_t>(number());
-    if (key == "mountpoint") status.mountpoint = value;
-    if (key == "volume") status.volume_name = value;
-    if (key == "reason") status.reason = with_its_lines(value);
-  }
-  if (!has_state || status.holder_pid <= 0) {
-    return fail(ErrorKind::kCorrupt, EINVAL,
-                fmt::format("{} is not a holder's status file", path));
-  }
-  return status;
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  return parse_holder_status(text, path);
 }
 
 Result<> ask_to_start(const HolderStatus& status) {

@@ -1,4 +1,4 @@
-// The front's and the holder's parts by themselves.
+// The front's parts by themselves.
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -16,9 +16,6 @@
 #include "fs/fuse/open_table.h"
 #include "fs/fuse/reply.h"
 #include "fs/fuse/request.h"
-#include "fs/holder/crash_policy.h"
-#include "fs/holder/holder.h"
-#include "fs/holder/status.h"
 
 namespace vmfs {
 namespace {
@@ -333,44 +330,6 @@ TEST_SUITE("fuse parts") {
     CHECK(error_number({ErrorKind::kBusy, 0, {}}) == EBUSY);
   }
 
-  TEST_CASE("crashes in a row end it; being killed at work does not") {
-    constexpr std::int64_t kSecond = 1'000'000'000;
-    CrashPolicy policy;
-    for (int i = 0; i < 200; ++i) {
-      const auto decision = policy.ended({true, true}, (i - 200) * kSecond);
-      CHECK_FALSE(decision.give_up);
-      CHECK(decision.delay_ns == 0);
-    }
-    CHECK(policy.ended({true, false}, 20 * kSecond).delay_ns == 0);
-    CHECK(policy.ended({false, true}, 21 * kSecond).delay_ns == CrashPolicy::kFirstDelay_ns);
-    CHECK(policy.ended({false, true}, 22 * kSecond).delay_ns == 2 * CrashPolicy::kFirstDelay_ns);
-    CHECK_FALSE(policy.ended({true, false}, 23 * kSecond).give_up);
-    CHECK(policy.ended({true, false}, 24 * kSecond).give_up);
-    // Rare crashes are not a row.
-    CrashPolicy rare;
-    for (int i = 0; i < 20; ++i) CHECK_FALSE(rare.ended({true, false}, i * 16 * kSecond).give_up);
-    // What kills ten times a second for long is no person.
-    CrashPolicy storm;
-    unsigned kills = 1;
-    while (!storm.ended({true, true}, kills * kSecond / 10).give_up) REQUIRE(++kills < 1000);
-    CHECK(kills == CrashPolicy::kKillsMax);
-    // Killed for want of memory: the next one would be, too.
-    CrashPolicy memory;
-    for (int i = 1; i < static_cast<int>(CrashPolicy::kCrashesMax); ++i)
-      CHECK_FALSE(memory.ended({true, true, true}, i * kSecond).give_up);
-    CHECK(memory.ended({true, true, true}, 10 * kSecond).give_up);
-  }
-
-  TEST_CASE("a start that fails with a reason is tried again for ever, ever more rarely") {
-    StartRetries retries;
-    CHECK(retries.next_delay_ns() == StartRetries::kFirstDelay_ns);
-    CHECK(retries.next_delay_ns() == 2 * StartRetries::kFirstDelay_ns);
-    for (int i = 0; i < 100; ++i) CHECK(retries.next_delay_ns() <= StartRetries::kLongestDelay_ns);
-    CHECK(retries.next_delay_ns() == StartRetries::kLongestDelay_ns);
-    retries.succeeded();
-    CHECK(retries.next_delay_ns() == StartRetries::kFirstDelay_ns);
-  }
-
   TEST_CASE("whether the right to write was given away is told by the history") {
     const NodeId self{1}, other{2};
     auto epoch = [](std::uint64_t id, NodeId node) {
@@ -429,38 +388,6 @@ TEST_SUITE("fuse parts") {
     CHECK(old >= 4096);
     CHECK(after > now);
     CHECK(old_after == old);
-  }
-
-  TEST_CASE("the holder's status file reads back, and names a living process") {
-    const std::string path = fmt::format("/tmp/vmfs-holder-status-{}", ::getpid());
-    HolderStatus status;
-    status.state = HolderStatus::State::kGaveUp;
-    status.holder_pid = ::getpid();
-    status.holder_started = process_start(::getpid());
-    status.mountpoint = "/mnt/with blank";
-    status.volume_name = "vm";
-    status.reason = "two\nlines, C:\\new";
-    REQUIRE(status.holder_started != 0);
-    REQUIRE(write_holder_status(path, status));
-    auto read = read_holder_status(path);
-    REQUIRE(read);
-    CHECK(read->state == HolderStatus::State::kGaveUp);
-    CHECK(read->mountpoint == "/mnt/with blank");
-    CHECK(read->reason == status.reason);
-    CHECK(holder_alive(*read));
-    read->holder_started += 1;  // the same pid, another process
-    CHECK_FALSE(holder_alive(*read));
-    ::unlink(path.c_str());
-    CHECK(read_holder_status(path).error().kind == ErrorKind::kNotFound);
-  }
-
-  TEST_CASE("a mount point must be there and free") {
-    HolderOptions options;
-    options.mountpoint = "/nonexistent/place";
-    CHECK(run_holder(options).error().kind == ErrorKind::kInvalid);
-    options.mountpoint = "/proc";
-    CHECK(run_holder(options).error().kind == ErrorKind::kBusy);
-    CHECK(find_mount("/proc")->type == "proc");
   }
 }
 
