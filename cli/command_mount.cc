@@ -14,6 +14,7 @@
 #include "cli/commands.h"
 #include "cli/config.h"
 #include "cli/daemon.h"
+#include "cli/json_fields.h"
 #include "cli/mount_options.h"
 #include "cli/registry.h"
 #include "cli/run_directory.h"
@@ -140,11 +141,12 @@ Result<> restart_daemon(const std::string& path) {
     // The new daemon makes its socket once it serves.
     if (auto again = ControlClient::connect(target.store)) {
       auto answer = (*again)->request({{"command", "ping"}}, kQuestionNs);
-      if (answer && answer->value("pid", 0) != before.value("pid", 0)) {
+      if (answer && number_of(*answer, "pid") != number_of(before, "pid")) {
         if (before.contains("pid"))
-          fmt::print("restarted: daemon {} took over from {}\n", answer->value("pid", 0), before.value("pid", 0));
+          fmt::print("restarted: daemon {:.0f} took over from {:.0f}\n", number_of(*answer, "pid"),
+                     number_of(before, "pid"));
         else
-          fmt::print("started: daemon {} serves\n", answer->value("pid", 0));
+          fmt::print("started: daemon {:.0f} serves\n", number_of(*answer, "pid"));
         return {};
       }
     }

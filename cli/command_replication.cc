@@ -7,6 +7,7 @@
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/config.h"
+#include "cli/json_fields.h"
 
 namespace vmfs {
 
@@ -23,7 +24,7 @@ Result<> change(const std::vector<std::string>& paths, nlohmann::json request) {
   VMFS_ASSIGN(Targets targets, resolve_targets(paths));
   request["paths"] = targets.paths;
   VMFS_ASSIGN(nlohmann::json reply, ask(targets.volume, request, kChangeNs));
-  if (std::string text = reply.value("text", ""); !text.empty()) fmt::print("{}\n", text);
+  if (std::string text = text_of(reply, "text"); !text.empty()) fmt::print("{}\n", text);
   return {};
 }
 
@@ -31,7 +32,7 @@ Result<> list_peers(const std::string& path) {
   VMFS_ASSIGN(Targets targets, resolve_targets({path}));
   VMFS_ASSIGN(nlohmann::json reply,
               ask(targets.volume, {{"command", "status"}, {"paths", targets.paths}}, kQuestionNs));
-  const nlohmann::json& peers = reply["status"]["peers"];
+  const nlohmann::json& peers = part_of(part_of(reply, "status"), "peers");
   if (peers.empty()) {
     fmt::print("no peers\nto add one:  vmfs token {}   and join with it on the other machine\n",
                targets.volume.store);
@@ -39,9 +40,9 @@ Result<> list_peers(const std::string& path) {
   }
   fmt::print("{:<20} {:<16} {:<24} {:<12} {}\n", "NODE", "ID", "ADDRESS", "LINK", "STATE");
   for (const nlohmann::json& peer : peers)
-    fmt::print("{:<20} {:<16} {:<24} {:<12} {}\n", peer.value("node", ""), peer.value("node_id", ""),
-               peer.value("address", "").empty() ? "(it calls)" : peer.value("address", ""),
-               peer.value("link", ""), peer.value("state", ""));
+    fmt::print("{:<20} {:<16} {:<24} {:<12} {}\n", text_of(peer, "node"), text_of(peer, "node_id"),
+               text_of(peer, "address").empty() ? "(it calls)" : text_of(peer, "address"),
+               text_of(peer, "link"), text_of(peer, "state"));
   return {};
 }
 
@@ -55,7 +56,7 @@ Result<> set_settings(const ReplicationArguments& arguments) {
               ask(targets.volume, {{"command", "set"}, {"assignments", arguments.assignments}},
                   kChangeNs));
   for (const char* key : {"mode", "on-peer-loss", "compression"})
-    fmt::print("{}={}\n", key, reply.value(key, ""));
+    fmt::print("{}={}\n", key, text_of(reply, key));
   return {};
 }
 

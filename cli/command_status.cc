@@ -10,6 +10,7 @@
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/config.h"
+#include "cli/json_fields.h"
 #include "cli/registry.h"
 #include "cli/run_directory.h"
 #include "cli/status_json.h"
@@ -90,9 +91,9 @@ Result<int> show(const std::vector<Question>& all, const StatusArguments& argume
   std::string text;
   for (const Question& question : all) {
     VMFS_ASSIGN(nlohmann::json status, answer(question));
-    healthy = healthy && status.value("healthy", false);
+    healthy = healthy && flag_of(status, "healthy");
     if (arguments.json) {
-      text += status.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+      text += control_line(status);
     } else {
       if (!text.empty()) text += "\n";
       text += status_text(status, {.colour = ::isatty(STDOUT_FILENO) == 1});

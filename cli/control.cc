@@ -20,15 +20,6 @@ namespace vmfs {
 
 namespace {
 
-constexpr std::pair<ErrorKind, const char*> kKindNames[] = {
-    {ErrorKind::kIo, "io"},           {ErrorKind::kCorrupt, "corrupt"},
-    {ErrorKind::kNoSpace, "no-space"}, {ErrorKind::kNotFound, "not-found"},
-    {ErrorKind::kExists, "exists"},   {ErrorKind::kInvalid, "invalid"},
-    {ErrorKind::kUnsupported, "unsupported"}, {ErrorKind::kBusy, "busy"},
-    {ErrorKind::kReadOnly, "read-only"}, {ErrorKind::kWouldWait, "would-wait"},
-    {ErrorKind::kProtocol, "protocol"}, {ErrorKind::kRefused, "refused"},
-};
-
 // An address that also fits when the store's path is longer than a socket's address may be: through
 // the directory's descriptor.
 sockaddr_un address_in(int directory) {
@@ -44,13 +35,10 @@ tl::unexpected<Error> failed(const std::string& object, std::string_view doing) 
   return fail(ErrorKind::kIo, number, fmt::format("{}: {}: {}", object, doing, std::strerror(number)));
 }
 
-// Sends the whole line; false if the other end has gone.
-bool send_line(int fd, const nlohmann::json& value) {
-  // Names in the volume need not be UTF-8; what is not is shown as the replacement character.
-  std::string line =
-      value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  for (std::size_t sent = 0; sent < line.size();) {
-    ssize_t put = ::send(fd, line.data() + sent, line.size() - sent, MSG_NOSIGNAL);
+// All of it; false if the other end has gone.
+bool send_text(int fd, std::string_view text) {
+  for (std::size_t sent = 0; sent < text.size();) {
+    ssize_t put = ::send(fd, text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) return false;
     sent += static_cast<std::size_t>(put);
@@ -58,26 +46,14 @@ bool send_line(int fd, const nlohmann::json& value) {
   return true;
 }
 
+bool send_line(int fd, const nlohmann::json& value) { return send_text(fd, control_line(value)); }
+
+// Many paths make one that is.
+Error too_long() { return {ErrorKind::kInvalid, E2BIG, "the request is too long: name fewer paths at once"}; }
+
 }  // namespace
 
 std::string control_directory(const std::string& store) { return store + "/run"; }
-
-nlohmann::json error_to_json(const Error& error) {
-  const char* kind = "io";
-  for (auto& [value, name] : kKindNames)
-    if (value == error.kind) kind = name;
-  return {{"ok", false},
-          {"error", {{"kind", kind}, {"number", error.number}, {"message", error.message}}}};
-}
-
-Error error_from_json(const nlohmann::json& answer) {
-  nlohmann::json object = answer.value("error", nlohmann::json::object());
-  std::string kind = object.value("kind", "io");
-  Error error{ErrorKind::kIo, object.value("number", EIO), object.value("message", "")};
-  for (auto& [value, name] : kKindNames)
-    if (name == kind) error.kind = value;
-  return error;
-}
 
 // --- Server --------------------------------------------------------------------------------------
 
@@ -177,7 +153,10 @@ void ControlServer::serve(Connection& connection) {
   for (;;) {
     std::size_t newline = received.find('\n');
     if (newline == std::string::npos) {
-      if (received.size() > kControlRequestMax) return;
+      if (received.size() > kControlRequestMax) {
+        send_line(connection.fd, error_to_json(too_long()));
+        return;
+      }
       pollfd waits[] = {{connection.fd, POLLIN, 0}, {stop_event_, POLLIN, 0}};
       if (::poll(waits, 2, -1) < 0 && errno != EINTR) return;
       if (waits[1].revents != 0) break;
@@ -188,15 +167,14 @@ void ControlServer::serve(Connection& connection) {
       received.append(buffer, static_cast<std::size_t>(got));
       continue;
     }
-    nlohmann::json request = nlohmann::json::parse(received.substr(0, newline), nullptr, false);
+    auto request = parse_control_request(std::string_view(received).substr(0, newline));
     received.erase(0, newline + 1);
-    if (!request.is_object()) {
-      send_line(connection.fd,
-                error_to_json({ErrorKind::kInvalid, EINVAL, "the request is not a JSON object"}));
+    if (!request) {
+      send_line(connection.fd, error_to_json(request.error()));
       return;
     }
     auto pending = std::make_shared<Pending>();
-    std::function<void()> cancel = handler_(request, [pending](nlohmann::json answer) {
+    std::function<void()> cancel = handler_(*request, [pending](nlohmann::json answer) {
       std::lock_guard lock(pending->mutex);
       pending->answer = std::move(answer);
       std::uint64_t one = 1;
@@ -246,15 +224,14 @@ Result<nlohmann::json> ControlClient::request(const nlohmann::json& request, std
   auto ended = [] {
     return fail(ErrorKind::kIo, EPIPE, "the daemon ended while the command waited for its answer");
   };
-  if (!send_line(fd_, request)) return ended();
+  const std::string line = control_line(request);
+  if (line.size() > kControlRequestMax) return pass(too_long());
+  if (!send_text(fd_, line)) return ended();
   std::int64_t deadline = system_clock().monotonic_ns() + timeout_ns;
   for (;;) {
     if (std::size_t newline = received_.find('\n'); newline != std::string::npos) {
-      nlohmann::json answer = nlohmann::json::parse(received_.substr(0, newline), nullptr, false);
+      auto answer = parse_control_answer(std::string_view(received_).substr(0, newline));
       received_.erase(0, newline + 1);
-      if (!answer.is_object())
-        return fail(ErrorKind::kProtocol, EPROTO, "the daemon's answer is not a JSON object");
-      if (!answer.value("ok", false)) return tl::unexpected<Error>(error_from_json(answer));
       return answer;
     }
     if (received_.size() > kControlLineMax)

@@ -1,11 +1,6 @@
 // How the commands talk to the daemon: STORE/run/control, a Unix socket of mode 0600. A request is one
-// line of JSON, the answer another; a connection may carry many, one after the other.
-//
-//   {"command": "promote", "paths": ["web01.img"], "force": false}
-//   {"ok": true, "text": "..."}                                        or what the command returns
-//   {"ok": false, "error": {"kind": "refused", "number": 30, "message": "..."}}
-//
-// The commands themselves are in daemon_commands.cc.
+// line of JSON, the answer another (control_line.h); a connection may carry many, one after the other. The
+// commands themselves are in daemon_commands.cc.
 #pragma once
 
 #include <atomic>
@@ -18,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include "cli/control_line.h"
 #include "fs/base/result.h"
 
 namespace vmfs {
@@ -27,9 +23,6 @@ inline constexpr std::size_t kControlRequestMax = 1u << 20;   // a request: many
 inline constexpr std::size_t kControlConnectionsMax = 64;
 
 std::string control_directory(const std::string& store);  // STORE/run
-
-nlohmann::json error_to_json(const Error& error);
-Error error_from_json(const nlohmann::json& answer);
 
 class ControlServer {
  public:

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <future>
 
+#include "cli/json_fields.h"
 #include "cli/setup.h"
 #include "cli/status_json.h"
 #include "fs/base/log.h"
@@ -32,25 +33,6 @@ Node::Done answer_with(ControlServer::Reply reply) {
   };
 }
 
-std::vector<std::string> strings(const json& request, const char* key) {
-  std::vector<std::string> out;
-  auto found = request.find(key);
-  if (found == request.end() || !found->is_array()) return out;
-  for (const json& element : *found)
-    if (element.is_string()) out.push_back(element.get<std::string>());
-  return out;
-}
-
-std::string string_of(const json& request, const char* key) {
-  auto found = request.find(key);
-  return found != request.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
-bool flag_of(const json& request, const char* key) {
-  auto found = request.find(key);
-  return found != request.end() && found->is_boolean() && found->get<bool>();
-}
-
 }  // namespace
 
 DaemonCommands::DaemonCommands(DaemonParts parts)
@@ -59,7 +41,7 @@ DaemonCommands::DaemonCommands(DaemonParts parts)
 DaemonCommands::~DaemonCommands() { finish_restart(); }
 
 std::function<void()> DaemonCommands::handle(const json& request, Reply reply) {
-  std::string command = string_of(request, "command");
+  std::string command = text_of(request, "command");
   if (command == "ping") {
     reply(good({{"pid", ::getpid()}, {"version", VMFS_VERSION}}));
   } else if (command == "status") {
@@ -75,7 +57,7 @@ std::function<void()> DaemonCommands::handle(const json& request, Reply reply) {
   } else if (command == "restart") {
     restart(std::move(reply));
   } else if (command == "listen") {
-    listen(string_of(request, "address"), std::move(reply));
+    listen(text_of(request, "address"), std::move(reply));
   } else {
     reply(error_to_json({ErrorKind::kUnsupported, ENOSYS,
                          fmt::format("this daemon (version {}) does not know the command \"{}\"\n"
@@ -97,7 +79,7 @@ Result<> DaemonCommands::collect(ObjectId directory, std::vector<GroupId>& out) 
 // Empty: the whole volume.
 Result<std::vector<GroupId>> DaemonCommands::groups_of(const json& request) {
   std::vector<GroupId> out;
-  for (const std::string& path : strings(request, "paths")) {
+  for (const std::string& path : texts_of(request, "paths")) {
     auto found = parts_.volume.resolve(path);
     if (!found)
       return fail(found.error().kind, found.error().number,
@@ -161,7 +143,7 @@ void DaemonCommands::status(const json& request, Reply reply) {
 }
 
 std::function<void()> DaemonCommands::wait(const json& request, Reply reply) {
-  std::string name = string_of(request, "for");
+  std::string name = text_of(request, "for");
   Condition condition{};
   if (name == "connected")
     condition = Condition::kConnected;
@@ -194,7 +176,7 @@ void DaemonCommands::change_ownership(const std::string& command, const json& re
   auto groups = groups_of(request);
   if (!groups) return reply(error_to_json(groups.error()));
   bool force = flag_of(request, "force");
-  bool keep_local = string_of(request, "keep") == "local";
+  bool keep_local = text_of(request, "keep") == "local";
   parts_.shell.post([this, command, force, keep_local, groups = *groups, reply = std::move(reply)] {
     log_notice("command: {}{} of {}", command, force ? " --force" : "",
                groups.empty() ? "the whole volume" : fmt::format("{} images", groups.size()));
@@ -208,7 +190,7 @@ void DaemonCommands::change_ownership(const std::string& command, const json& re
 }
 
 void DaemonCommands::remove_peer(const json& request, Reply reply) {
-  parts_.shell.post([this, name = string_of(request, "node"), reply = std::move(reply)] {
+  parts_.shell.post([this, name = text_of(request, "node"), reply = std::move(reply)] {
     std::string known;
     for (const PeerInfo& peer : parts_.node.peers()) {
       if (peer.name == name || fmt::format("{}", peer.id) == name || peer.address == name) {
@@ -230,7 +212,7 @@ void DaemonCommands::remove_peer(const json& request, Reply reply) {
 }
 
 void DaemonCommands::set(const json& request, Reply reply) {
-  parts_.shell.post([this, assignments = strings(request, "assignments"), reply = std::move(reply)] {
+  parts_.shell.post([this, assignments = texts_of(request, "assignments"), reply = std::move(reply)] {
     VolumeSettings settings = parts_.config.config().settings;
     auto described = [](const VolumeSettings& values) {
       return good({{"mode", mode_name(values.mode)},

@@ -8,6 +8,8 @@
 #include <ctime>
 #include <vector>
 
+#include "cli/control_line.h"
+#include "cli/json_fields.h"
 #include "fs/base/sizes.h"
 
 namespace vmfs {
@@ -24,31 +26,19 @@ std::string paint(const StatusTextOptions& options, Colour colour, const std::st
   return fmt::format("\033[{}m{}\033[0m", kCodes[static_cast<int>(colour)], text);
 }
 
-// Keys may be missing or null when no daemon answers, or when it is of another version.
-std::string text_of(const json& object, const char* key) {
-  auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
-}
-double number_of(const json& object, const char* key) {
-  auto found = object.find(key);
-  return found != object.end() && found->is_number() ? found->get<double>() : 0;
-}
 std::uint64_t bytes_of(const json& object, const char* key) {
   return static_cast<std::uint64_t>(std::max(number_of(object, key), 0.0));
-}
-const json& part_of(const json& object, const char* key) {
-  static const json nothing = json::object();
-  auto found = object.find(key);
-  return found != object.end() && (found->is_object() || found->is_array()) ? *found : nothing;
 }
 
 // Whole seconds: nobody reads more.
 std::string duration_text(double seconds) {
-  return human_duration(std::max<std::int64_t>(static_cast<std::int64_t>(seconds), 0) * 1'000'000'000);
+  constexpr double kMost = 9e9;  // in nanoseconds still an integer
+  return human_duration(static_cast<std::int64_t>(std::clamp(seconds, 0.0, kMost)) * 1'000'000'000);
 }
 
 std::string clock_time(double wall, double now) {
-  std::time_t at = static_cast<std::time_t>(wall);
+  constexpr double kMost = 253402300799;  // the end of the year 9999
+  const auto at = static_cast<std::time_t>(std::clamp(wall, 0.0, kMost));
   // A moment of another day needs its date.
   const char* format = now - wall < 86400 / 2 ? "{:%H:%M:%S}" : "{:%Y-%m-%d %H:%M}";
   return fmt::format(fmt::runtime(format), fmt::localtime(at));
@@ -97,7 +87,7 @@ std::string peer_line(const json& peer, double now, std::size_t width,
     line += state == "in-sync" ? paint(options, Colour::kGood, "in sync")
                                : paint(options, Colour::kWarn, state);
     if (state == "full-copy") {
-      line += peer.value("copies_here", false)
+      line += flag_of(peer, "copies_here")
                   ? std::string(" to this node")
                   : fmt::format(" to it: {} of {}", human_size(bytes_of(peer, "copy_bytes_done")),
                                 human_size(bytes_of(peer, "copy_bytes_total")));
@@ -122,7 +112,7 @@ std::string peer_line(const json& peer, double now, std::size_t width,
     line += contact > 0 ? fmt::format("; last heard {} ago",
                                       duration_text(now - contact))
                         : std::string(link == "unmounted" ? "" : "; never heard");
-    if (contact > 0) line += peer.value("was_in_sync", false) ? ", in sync then" : ", not in sync then";
+    if (contact > 0) line += flag_of(peer, "was_in_sync") ? ", in sync then" : ", not in sync then";
     line += behind_text(peer);
   }
   return line + "\n";
@@ -133,7 +123,7 @@ std::string image_lag(const json& image) {
   const json& peers = part_of(image, "peers");
   std::string out;
   for (const json& peer : peers) {
-    std::string lag = peer.value("copy_due", false) ? std::string("all of it") : amount_text(peer, "lag_");
+    std::string lag = flag_of(peer, "copy_due") ? std::string("all of it") : amount_text(peer, "lag_");
     if (lag.empty()) lag = "none";
     if (!out.empty()) out += "; ";
     out += peers.size() == 1 ? lag : fmt::format("{}: {}", text_of(peer, "node"), lag);
@@ -142,7 +132,7 @@ std::string image_lag(const json& image) {
 }
 
 std::string image_loss(const json& image) {
-  if (image.value("lost_whole", false)) return "all of it";
+  if (flag_of(image, "lost_whole")) return "all of it";
   std::string lost = amount_text(image, "lost_");
   return lost.empty() ? "nothing" : lost;
 }
@@ -222,7 +212,7 @@ std::string loss_line(const json& status) {
 
 std::string status_text(const json& status, const StatusTextOptions& options) {
   double now = number_of(status, "time");
-  bool healthy = status.value("healthy", false);
+  bool healthy = flag_of(status, "healthy");
   const json& problems = part_of(status, "problems");
   std::string mountpoint = text_of(status, "mountpoint");
   std::string out = fmt::format(
@@ -235,8 +225,8 @@ std::string status_text(const json& status, const StatusTextOptions& options) {
   std::size_t count = 0;
   for (const json& problem : problems)
     out += fmt::format("  {}. {}\n", ++count,
-                       indented(problem.is_string() ? problem.get<std::string>() : problem.dump(), "     "));
-  if (!part_of(status, "daemon").value("pid", json()).is_number()) return out + fmt::format("  store {}\n", text_of(status, "store"));
+                       indented(problem.is_string() ? problem.get<std::string>() : control_line(problem), "     "));
+  if (number_of(part_of(status, "daemon"), "pid") == 0) return out + fmt::format("  store {}\n", text_of(status, "store"));
   if (!problems.empty()) out += "\n";
 
   const json& peers = part_of(status, "peers");

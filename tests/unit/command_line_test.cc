@@ -101,6 +101,9 @@ TEST_SUITE("command_line") {
     auto impatient = (*client)->request({{"command", "never"}}, 20'000'000);
     REQUIRE_FALSE(impatient);
     CHECK(impatient.error().number == ETIMEDOUT);
+    auto too_long = (*client)->request({{"command", "echo"}, {"text", std::string(kControlRequestMax, 'x')}}, kSoon);
+    REQUIRE_FALSE(too_long);
+    CHECK(too_long.error().number == E2BIG);
     // A client that goes away, and a server that ends, cancel what is under way.
     client->reset();
     auto second = ControlClient::connect(deep);
@@ -114,6 +117,47 @@ TEST_SUITE("command_line") {
     asking.join();
     CHECK_FALSE(ControlClient::connect(deep));
     std::filesystem::remove_all(store);
+  }
+
+  TEST_CASE("a request whose fields are not what they must be is refused, not taken for another") {
+    auto good = parse_control_request(R"({"command": "promote", "paths": ["a"], "force": true, "newer": [1]})");
+    REQUIRE(good);
+    CHECK((*good)["paths"] == nlohmann::json{"a"});
+    // Without paths the whole volume is meant: paths that cannot be read must not become none.
+    for (const char* bad : {R"({"command": "promote", "paths": "web01.img", "force": true})",
+                            R"({"command": "promote", "paths": [1]})", R"({"paths": {"a": "b"}})",
+                            R"({"command": "promote", "force": "yes"})", R"({"command": 1})", R"({"keep": null})",
+                            R"(["promote"])", R"({"command": "promote")", ""}) {
+      auto refused = parse_control_request(bad);
+      REQUIRE_MESSAGE(!refused, bad);
+      CHECK(refused.error().kind == ErrorKind::kInvalid);
+      CHECK(refused.error().message.starts_with("the request"));
+    }
+    CHECK_FALSE(parse_control_request("{\"x\": " + std::string(100, '[') + std::string(100, ']') + "}"));
+  }
+
+  TEST_CASE("an answer of any kind is an answer, its error, or none") {
+    CHECK(parse_control_answer(R"({"ok": true, "text": 5})"));
+    for (const char* none : {R"({"ok": 1})", R"({"ok": "yes"})", R"({})", "[]", "1", "", R"({"ok": true)"}) {
+      auto refused = parse_control_answer(none);
+      REQUIRE_MESSAGE(!refused, none);
+      CHECK(refused.error().kind == ErrorKind::kProtocol);
+    }
+    const Error error{ErrorKind::kRefused, EROFS, "no:\nnever"};
+    auto refused = parse_control_answer(error_to_json(error).dump());
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().kind == error.kind);
+    CHECK(refused.error().number == error.number);
+    CHECK(refused.error().message == error.message);
+    for (const char* odd : {R"({"ok": false})", R"({"ok": false, "error": "x"})",
+                            R"({"ok": false, "error": {"kind": 7, "number": "x", "message": []}})",
+                            R"({"ok": false, "error": {"number": 1e300}})"}) {
+      refused = parse_control_answer(odd);
+      REQUIRE_MESSAGE(!refused, odd);
+      CHECK(refused.error().kind == ErrorKind::kIo);
+      CHECK(refused.error().number == EIO);
+      CHECK_FALSE(refused.error().message.empty());
+    }
   }
 
   TEST_CASE("every command and option is in the manual page") {

@@ -281,6 +281,29 @@ TEST_SUITE("status") {
     CHECK_FALSE(contains(text, "disk43"));
   }
 
+  TEST_CASE("what a daemon of another version tells is shown as far as it goes") {
+    const json status = status_to_json(facts(), config(), healthy_pair(), {}, {});
+    // Each key in turn of a type that it has not.
+    for (auto& [key, value] : status.items()) {
+      for (const json& other : {json(nullptr), json("text"), json(1e300), json(-1e300),
+                                json::array({1, "x", json::array()}), json{{"pid", true}, {"healthy", 3}}}) {
+        json changed = status;
+        changed[key] = other;
+        CHECK_FALSE(status_text(changed, {}).empty());
+      }
+    }
+    for (const char* list : {"peers", "images"}) {
+      for (auto& [key, value] : status[list][0].items()) {
+        for (const json& other : {json(nullptr), json("text"), json(1e300), json(-1e300), json::array()}) {
+          json changed = status;
+          changed[list][0][key] = other;
+          CHECK_FALSE(status_text(changed, {}).empty());
+        }
+      }
+    }
+    CHECK_FALSE(status_text(json(5), {}).empty());
+  }
+
   TEST_CASE("a store that no daemon serves") {
     json status = offline_status("/s", "", config(), "/s is not mounted\nmount it with:  vmfs mount /s M");
     CHECK(status["healthy"] == false);
