@@ -39,7 +39,8 @@ Result<HostPort> parse_address(std::string_view text) {
   if (host.empty()) return wrong(text, "the host is missing");
   if (host.size() > 253) return wrong(text, "the host's name is longer than 253 characters");
   for (char c : host)
-    if (c <= ' ' || c == '/' || c == 127) return wrong(text, "the host's name has a strange character");
+    if (c <= ' ' || c == '/' || c == '[' || c == ']' || c == 127)
+      return wrong(text, "the host's name has a strange character");
   HostPort address{std::string(host), kDefaultPort};
   if (has_port) {
     unsigned value = 0;

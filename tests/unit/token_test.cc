@@ -83,7 +83,9 @@ TEST_SUITE("token") {
     check("[2001:db8::1]:7000", "2001:db8::1", 7000);
     check("[::1]", "::1", kDefaultPort);
     CHECK(to_string(HostPort{"::1", 5}) == "[::1]:5");
-    for (const char* bad : {"", ":1", "a:", "a:x", "a:65536", "::1", "[::1", "[::1]x", "a b:1", "a/b"})
+    // A bracket in a name would, written out, be taken for the one that an IPv6 address begins with.
+    for (const char* bad :
+         {"", ":1", "a:", "a:x", "a:65536", "::1", "[::1", "[::1]x", "a b:1", "a/b", "[[a]:1", "a]:1"})
       CHECK_FALSE(parse_address(bad));
   }
 }
