@@ -339,25 +339,11 @@ Result<Secret> read_secret(const std::string& store) {
                             "close it with:  chmod 600 {}",
                             file, status.st_mode & 07777, file));
   VMFS_ASSIGN(std::string text, read_small_file(file));
-  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
-  Secret secret;
-  bool good = text.size() == 2 * secret.size();
-  for (std::size_t i = 0; good && i < secret.size(); ++i) {
-    unsigned value = 0;
-    good = std::sscanf(text.c_str() + 2 * i, "%2x", &value) == 1;
-    secret[i] = std::byte{static_cast<std::uint8_t>(value)};
-  }
-  if (!good)
-    return fail(ErrorKind::kCorrupt, EINVAL,
-                fmt::format("{}: not a secret: it must hold {} hexadecimal digits", file,
-                            2 * secret.size()));
-  return secret;
+  return parse_secret(text, file);
 }
 
 Result<> write_secret(const std::string& store, const Secret& secret) {
-  std::string text;
-  for (std::byte b : secret) text += fmt::format("{:02x}", static_cast<unsigned>(b));
-  return replace_small_file(store + "/secret", text + "\n", 0600);
+  return replace_small_file(store + "/secret", format_secret(secret), 0600);
 }
 
 std::string journal_directory(const std::string& store, const Config& config) {

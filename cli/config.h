@@ -56,6 +56,9 @@ Result<> write_config(const std::string& store, const Config& config);
 // STORE/secret. Reading refuses a file that others can read.
 Result<Secret> read_secret(const std::string& store);
 Result<> write_secret(const std::string& store, const Secret& secret);
+// The file's content; hexadecimal digits and nothing else but blanks and line ends behind them. `file` is for messages.
+std::string format_secret(const Secret& secret);
+Result<Secret> parse_secret(std::string_view text, const std::string& file);
 
 // Where the journal is: `config.journal` seen from the store.
 std::string journal_directory(const std::string& store, const Config& config);

@@ -3,6 +3,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <span>
 
 #include "cli/config.h"
 
@@ -49,6 +50,16 @@ template <class Integer>
 bool parse_hex(std::string_view text, Integer& out) {
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out, 16);
   return error == std::errc() && end == text.data() + text.size() && !text.empty();
+}
+
+bool parse_hex_bytes(std::string_view text, std::span<std::byte> out) {
+  bool good = text.size() == 2 * out.size();
+  for (std::size_t i = 0; good && i < out.size(); ++i) {
+    std::uint8_t value = 0;
+    good = parse_hex(text.substr(2 * i, 2), value);
+    out[i] = std::byte{value};
+  }
+  return good;
 }
 
 }  // namespace
@@ -125,13 +136,7 @@ Result<> change_setting(VolumeSettings& settings, std::string_view assignment) {
 
 Result<VolumeId> parse_volume_id(std::string_view text) {
   VolumeId id{};
-  bool good = text.size() == 2 * id.size();
-  for (std::size_t i = 0; good && i < id.size(); ++i) {
-    std::uint8_t value = 0;
-    good = parse_hex(text.substr(2 * i, 2), value);
-    id[i] = std::byte{value};
-  }
-  if (!good) return bad_value(text, "32 hexadecimal digits, as `vmfs init` wrote them");
+  if (!parse_hex_bytes(text, id)) return bad_value(text, "32 hexadecimal digits, as `vmfs init` wrote them");
   return id;
 }
 
@@ -140,6 +145,23 @@ Result<NodeId> parse_node_id(std::string_view text) {
   if (text.size() != 16 || !parse_hex(text, value) || value == 0)
     return bad_value(text, "16 hexadecimal digits, as `vmfs init` or `vmfs join` wrote them");
   return NodeId{value};
+}
+
+std::string format_secret(const Secret& secret) {
+  std::string text;
+  for (std::byte b : secret) text += fmt::format("{:02x}", static_cast<unsigned>(b));
+  return text + "\n";
+}
+
+Result<Secret> parse_secret(std::string_view text, const std::string& file) {
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);
+  Secret secret;
+  if (!parse_hex_bytes(text, secret))
+    return fail(ErrorKind::kCorrupt, EINVAL,
+                fmt::format("{}: not a secret: it must hold {} hexadecimal digits, the same on all nodes\n"
+                            "copy it from another node's store, or join again with a token that `vmfs token` prints there",
+                            file, 2 * secret.size()));
+  return secret;
 }
 
 Result<> check_name(std::string_view what, std::string_view name) {

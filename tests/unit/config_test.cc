@@ -165,6 +165,12 @@ TEST_SUITE("config") {
     auto broken = read_secret(store);
     REQUIRE_FALSE(broken);
     CHECK(contains(broken.error().message, "64 hexadecimal digits"));
+    // Sixty-four characters of which some are none, though a lenient reader makes numbers of them.
+    for (const char* pair : {" a", "-1", "+1", "0x", "a "}) {
+      std::string text = format_secret(secret);
+      text.replace(10, 2, pair);
+      CHECK_FALSE(parse_secret(text, "secret"));
+    }
     std::filesystem::remove_all(store);
   }
 
