@@ -197,7 +197,9 @@ Result<std::optional<SealTable>> read_seal(File& file, const SegmentIdentity& id
       hash64(payload) != table.header.payload_hash)
     return std::nullopt;
   table.entries.resize(trailer.entries);
-  std::memcpy(table.entries.data(), payload.data(), trailer.entries * sizeof(SealEntry));
+  // An empty table has no bytes to copy to.
+  if (trailer.entries != 0)
+    std::memcpy(table.entries.data(), payload.data(), trailer.entries * sizeof(SealEntry));
   return table;
 }
 

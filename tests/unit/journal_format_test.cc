@@ -161,6 +161,29 @@ TEST_SUITE("journal format") {
     scratch.flip(segment_name(1), 0);
     CHECK(lines().size() == 1);
   }
+
+  TEST_CASE("a sealed segment's table may be empty") {
+    const std::uint64_t at = kGeometry.segment_size - seal_size(0);
+    SealTrailer trailer;
+    trailer.seal_offset = at;
+    Bytes segment(kGeometry.segment_size);
+    RecordHeader seal;
+    seal.type = RecordType::kSeal;
+    put(segment, at, seal, std::as_bytes(std::span(&trailer, 1)));
+    ScratchDirectory scratch;
+    auto file = scratch.disk().open("segment", OpenMode::kCreate, "test");
+    REQUIRE(file);
+    REQUIRE((*file)->write(segment, 0, "test"));
+    auto table = read_seal(**file, {kGeometry, kNumber, kIncarnation}, "test");
+    REQUIRE(table);
+    REQUIRE(*table);
+    CHECK((*table)->entries.empty());
+    segment.back() ^= std::byte{1};
+    REQUIRE((*file)->write(segment, 0, "test"));
+    table = read_seal(**file, {kGeometry, kNumber, kIncarnation}, "test");
+    REQUIRE(table);
+    CHECK_FALSE(*table);
+  }
 }
 
 }  // namespace
