@@ -1,123 +1,39 @@
 // The simulator: runs scenarios from seeds for a time, and says which seeds fail and how to replay
 // them.
 //
-//   sim [--seconds N] [--seed S] [--count N] [--scenario NAME] [--mistake NAME|all] [--long]
+//   sim [--seconds N] [--seed S] [--count N] [--jobs N] [--scenario NAME] [--mistake NAME|all] [--long]
 //   [--verbose]
 //
-// With both, the mistake is looked for by that scenario.
+// With --jobs, N seeds of a scenario run at once, each in a process of its own; the time is the clock's.
+// With --scenario and --mistake, the mistake is looked for by that scenario.
 // Without --scenario and --mistake: all scenarios, for most of the time; and then each known
 // mistake is switched on until a seed fails because of it, which must happen.
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "fs/base/log.h"
 #include "tests/sim/lib/scenario.h"
+#include "tests/sim/lib/seed_runner.h"
 
 namespace vmfs::sim {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr unsigned kSeedSecondsMax = 30;  // a seed that takes longer hangs
+constexpr double kJobsMax = 1024;  // more processors than a machine has
 
 struct Arguments {
   double seconds = 30;
   std::uint64_t seed = 1;
   std::uint64_t count = 0;  // 0: as many as the time allows
   std::string scenario, mistake, program;
+  unsigned jobs = 1;
   bool long_run = false;
 };
-
-// What a child process leaves behind, however it ends.
-struct Shared {
-  std::uint64_t seed = 0;  // under work
-  std::uint64_t done = 0;  // seeds that ended
-  bool failed = false;     // `seed` failed with `what`
-  char what[4000] = {};
-};
-
-struct Failure {
-  std::uint64_t seed;
-  std::string what;
-};
-
-struct Outcome {
-  std::uint64_t seeds = 0;
-  double seconds = 0;
-  std::vector<Failure> failures;
-};
-
-// Runs seeds in a child, so that an abort or a hang of one is a failure like any other.
-std::optional<Failure> run_child(Shared& shared, const Scenario& scenario, std::uint64_t first,
-                                 std::uint64_t count, Clock::time_point until) {
-  shared.failed = false;
-  shared.seed = first;
-  std::fflush(nullptr);
-  const pid_t child = ::fork();
-  if (child < 0) {
-    std::perror("sim: fork");
-    std::exit(2);
-  }
-  if (child == 0) {
-    for (std::uint64_t i = 0; i < count && Clock::now() < until; ++i) {
-      shared.seed = first + i;
-      ::alarm(verbose ? 0 : kSeedSecondsMax);
-      try {
-        scenario.run(shared.seed);
-      } catch (const SimFailure& failure) {
-        std::snprintf(shared.what, sizeof shared.what, "%s", failure.what.c_str());
-        shared.failed = true;
-        ::_exit(1);
-      }
-      ++shared.done;
-    }
-    ::_exit(0);
-  }
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0) {
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return std::nullopt;
-  if (shared.failed) return Failure{shared.seed, shared.what};
-  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
-    return Failure{shared.seed, fmt::format("hung: no end after {} seconds", kSeedSecondsMax)};
-  if (WIFSIGNALED(status))
-    return Failure{shared.seed, fmt::format("died: {}", ::strsignal(WTERMSIG(status)))};
-  return Failure{shared.seed, fmt::format("ended with status {}", WEXITSTATUS(status))};
-}
-
-Outcome run_seeds(Shared& shared, const Scenario& scenario, const Arguments& arguments,
-                  double seconds, std::size_t failures_max) {
-  Outcome outcome;
-  const auto start = Clock::now();
-  const auto until =
-      start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  const std::uint64_t most = arguments.count ? arguments.count : ~std::uint64_t{0};
-  std::uint64_t next = arguments.seed;
-  shared.done = 0;
-  while (next - arguments.seed < most && (arguments.count || Clock::now() < until)) {
-    auto failure = run_child(shared, scenario, next, most - (next - arguments.seed),
-                             arguments.count ? Clock::time_point::max() : until);
-    if (!failure) break;
-    outcome.failures.push_back(*failure);
-    if (outcome.failures.size() >= failures_max) break;
-    next = failure->seed + 1;
-  }
-  outcome.seeds = shared.done + outcome.failures.size();
-  outcome.seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  return outcome;
-}
 
 std::string replay(const Arguments& arguments, const Scenario& scenario, std::uint64_t seed,
                    const std::string& mistake) {
@@ -137,10 +53,10 @@ void print_speed(const Outcome& outcome) {
 }
 
 // True: as it should be.
-bool run_scenario(Shared& shared, const Scenario& scenario, const Arguments& arguments,
+bool run_scenario(SeedRunner& runner, const Scenario& scenario, const Arguments& arguments,
                   double seconds) {
   constexpr std::size_t kFailuresMax = 10;
-  Outcome outcome = run_seeds(shared, scenario, arguments, seconds, kFailuresMax);
+  Outcome outcome = runner.run(scenario, arguments.seed, arguments.count, seconds, kFailuresMax);
   fmt::print("{:<24}", scenario.name);
   print_speed(outcome);
   fmt::print(", {} failed ({})\n", outcome.failures.size(), scenario.about);
@@ -151,7 +67,7 @@ bool run_scenario(Shared& shared, const Scenario& scenario, const Arguments& arg
   return outcome.failures.empty();
 }
 
-bool run_mistake(Shared& shared, const KnownMistake& mistake, const Arguments& arguments,
+bool run_mistake(SeedRunner& runner, const KnownMistake& mistake, const Arguments& arguments,
                  double seconds) {
   const Scenario* scenario =
       find_scenario(arguments.scenario.empty() ? mistake.scenario : arguments.scenario);
@@ -160,7 +76,7 @@ bool run_mistake(Shared& shared, const KnownMistake& mistake, const Arguments& a
     return false;
   }
   *mistake.on = true;
-  Outcome outcome = run_seeds(shared, *scenario, arguments, seconds, 1);
+  Outcome outcome = runner.run(*scenario, arguments.seed, arguments.count, seconds, 1);
   *mistake.on = false;
   fmt::print("mistake {:<34}", mistake.name);
   print_speed(outcome);
@@ -178,8 +94,8 @@ bool run_mistake(Shared& shared, const KnownMistake& mistake, const Arguments& a
 
 int usage(const char* program, const std::string& wrong) {
   fmt::print(stderr,
-             "sim: {}\nusage: {} [--seconds N] [--seed S] [--count N] [--scenario NAME] "
-             "[--mistake NAME|all] [--long] [--verbose]\nscenarios:\n",
+             "sim: {}\nusage: {} [--seconds N] [--seed S] [--count N] [--jobs N] "
+             "[--scenario NAME] [--mistake NAME|all] [--long] [--verbose]\nscenarios:\n",
              wrong, program);
   for (const Scenario& scenario : scenarios())
     fmt::print(stderr, "  {:<24}{}\n", scenario.name, scenario.about);
@@ -201,7 +117,8 @@ int run(int count, char** values) {
     if (i + 1 == count) return usage(values[0], option + ": unknown, or its value is missing");
     const std::string value = values[++i];
     char* end = nullptr;
-    const bool number = option == "--seconds" || option == "--seed" || option == "--count";
+    const bool number = option == "--seconds" || option == "--seed" || option == "--count" ||
+                        option == "--jobs";
     const double parsed = number ? std::strtod(value.c_str(), &end) : 0;
     if (number && (end == value.c_str() || *end != '\0' || parsed < 0))
       return usage(values[0], fmt::format("{} {}: not a number", option, value));
@@ -211,6 +128,8 @@ int run(int count, char** values) {
       arguments.seed = std::strtoull(value.c_str(), nullptr, 10);
     else if (option == "--count")
       arguments.count = std::strtoull(value.c_str(), nullptr, 10);
+    else if (option == "--jobs")
+      arguments.jobs = static_cast<unsigned>(std::clamp(parsed, 1.0, kJobsMax));
     else if (option == "--scenario")
       arguments.scenario = value;
     else if (option == "--mistake")
@@ -224,14 +143,7 @@ int run(int count, char** values) {
   // The scenarios provoke errors all the time: the log of them is for replaying.
   set_log_maximum(verbose ? Priority::kDebug : static_cast<Priority>(-1));
 
-  auto* shared = static_cast<Shared*>(
-      ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-  if (shared == MAP_FAILED) {
-    std::perror("sim: mmap");
-    return 2;
-  }
-  new (shared) Shared;
-
+  SeedRunner runner(arguments.jobs);
   std::vector<const Scenario*> chosen;
   std::vector<const KnownMistake*> mistakes;
   for (const Scenario& scenario : scenarios())
@@ -251,14 +163,14 @@ int run(int count, char** values) {
   int passed = 0, failed = 0;
   for (const Scenario* scenario : chosen) {
     const double seconds = arguments.seconds * (1 - mistakes_share) * scenario->weight / weights;
-    ++(run_scenario(*shared, *scenario, arguments, seconds) ? passed : failed);
+    ++(run_scenario(runner, *scenario, arguments, seconds) ? passed : failed);
   }
   // What one does not need is left for the others; none gets less than its part.
   const auto part = arguments.seconds * mistakes_share / static_cast<double>(mistakes.size());
   double left = arguments.seconds * mistakes_share;
   for (const KnownMistake* mistake : mistakes) {
     const auto start = Clock::now();
-    ++(run_mistake(*shared, *mistake, arguments, std::max(left, part)) ? passed : failed);
+    ++(run_mistake(runner, *mistake, arguments, std::max(left, part)) ? passed : failed);
     left -= std::chrono::duration<double>(Clock::now() - start).count();
   }
   fmt::print("{} passed, {} failed\n", passed, failed);
