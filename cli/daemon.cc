@@ -212,8 +212,7 @@ void Daemon::on_node(const std::function<void()>& work) {
 void Daemon::stop_parts(bool hand_over) {
   commands_->finish_restart();
   control_.reset();
-  on_node([] {});  // what commands have posted refers to them
-  commands_.reset();
+  commands_.reset();  // what is queued of them on the node's thread comes first
   // Requests that wait for a peer or a token fail when the node stops; on a connection that goes on, they are
   // the next daemon's.
   if (!hand_over) front_->answer_no_more();

@@ -36,7 +36,7 @@ Node::Done answer_with(ControlServer::Reply reply) {
 }  // namespace
 
 DaemonCommands::DaemonCommands(DaemonParts parts)
-    : parts_(std::move(parts)), started_wall_ns_(system_clock().wall_ns()) {}
+    : parts_(std::move(parts)), started_wall_ns_(system_clock().wall_ns()), posted_(parts_.shell) {}
 
 DaemonCommands::~DaemonCommands() { finish_restart(); }
 
@@ -135,7 +135,7 @@ void DaemonCommands::status(const json& request, Reply reply) {
         "the holder (process {}) has died: if the daemon dies too, nobody starts it again\n"
         "unmount and mount again when the guests allow it",
         facts.holder_pid));
-  parts_.shell.post([this, facts, config, usage, problems, groups = *groups, reply = std::move(reply)]() mutable {
+  posted_.post([this, facts, config, usage, problems, groups = *groups, reply = std::move(reply)]() mutable {
     NodeStatus node = parts_.node.status(groups);
     if (std::string problem = parts_.listening.problem(); !problem.empty()) problems.push_back(problem);
     reply(good({{"status", status_to_json(facts, config, node, usage, problems)}}));
@@ -164,11 +164,11 @@ std::function<void()> DaemonCommands::wait(const json& request, Reply reply) {
   }
   // Only touched on the node's thread.
   auto number = std::make_shared<std::uint64_t>(0);
-  parts_.shell.post([this, condition, groups = *groups, number, reply = std::move(reply)] {
+  posted_.post([this, condition, groups = *groups, number, reply = std::move(reply)] {
     *number = parts_.node.wait(condition, groups, answer_with(reply));
   });
   return [this, number] {
-    parts_.shell.post([this, number] { parts_.node.cancel_wait(*number); });
+    posted_.post([this, number] { parts_.node.cancel_wait(*number); });
   };
 }
 
@@ -177,7 +177,7 @@ void DaemonCommands::change_ownership(const std::string& command, const json& re
   if (!groups) return reply(error_to_json(groups.error()));
   bool force = flag_of(request, "force");
   bool keep_local = text_of(request, "keep") == "local";
-  parts_.shell.post([this, command, force, keep_local, groups = *groups, reply = std::move(reply)] {
+  posted_.post([this, command, force, keep_local, groups = *groups, reply = std::move(reply)] {
     log_notice("command: {}{} of {}", command, force ? " --force" : "",
                groups.empty() ? "the whole volume" : fmt::format("{} images", groups.size()));
     if (command == "promote")
@@ -190,7 +190,7 @@ void DaemonCommands::change_ownership(const std::string& command, const json& re
 }
 
 void DaemonCommands::remove_peer(const json& request, Reply reply) {
-  parts_.shell.post([this, name = text_of(request, "node"), reply = std::move(reply)] {
+  posted_.post([this, name = text_of(request, "node"), reply = std::move(reply)] {
     std::string known;
     for (const PeerInfo& peer : parts_.node.peers()) {
       if (peer.name == name || fmt::format("{}", peer.id) == name || peer.address == name) {
@@ -212,7 +212,7 @@ void DaemonCommands::remove_peer(const json& request, Reply reply) {
 }
 
 void DaemonCommands::set(const json& request, Reply reply) {
-  parts_.shell.post([this, assignments = texts_of(request, "assignments"), reply = std::move(reply)] {
+  posted_.post([this, assignments = texts_of(request, "assignments"), reply = std::move(reply)] {
     VolumeSettings settings = parts_.config.config().settings;
     auto described = [](const VolumeSettings& values) {
       return good({{"mode", mode_name(values.mode)},
@@ -238,7 +238,7 @@ void DaemonCommands::set(const json& request, Reply reply) {
 
 // Opens the port, and notes it for the next start.
 void DaemonCommands::listen(const std::string& address, Reply reply) {
-  parts_.shell.post([this, address, reply = std::move(reply)] {
+  posted_.post([this, address, reply = std::move(reply)] {
     Result<> done;
     if (!parts_.listening.listens_on(address)) {
       done = parts_.listening.open(address);

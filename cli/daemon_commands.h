@@ -13,6 +13,7 @@
 #include "cli/config_keeper.h"
 #include "cli/control.h"
 #include "cli/listening.h"
+#include "cli/posted_work.h"
 #include "fs/fuse/front.h"
 #include "fs/volume/volume.h"
 #include "net/link/asio_shell.h"
@@ -35,7 +36,8 @@ struct DaemonParts {
 class DaemonCommands {
  public:
   explicit DaemonCommands(DaemonParts parts);
-  ~DaemonCommands();  // after the control server that uses handle()
+  // After the control server that uses handle(), and while the node's thread runs: waits for what is queued there.
+  ~DaemonCommands();
 
   // ControlServer::Handler.
   std::function<void()> handle(const nlohmann::json& request, ControlServer::Reply reply);
@@ -59,6 +61,7 @@ class DaemonCommands {
   const std::int64_t started_wall_ns_;
   std::mutex restart_mutex_;
   std::thread restarter_;  // guarded by restart_mutex_ until it runs
+  PostedWork posted_;      // first to go: what it waits for uses the others
 };
 
 }  // namespace vmfs

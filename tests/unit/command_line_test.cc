@@ -4,13 +4,16 @@
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
+#include <future>
 #include <thread>
 
 #include "cli/commands.h"
 #include "cli/control.h"
 #include "cli/file.h"
 #include "cli/mount_options.h"
+#include "cli/posted_work.h"
 #include "cli/target.h"
+#include "net/link/asio_shell.h"
 
 using namespace vmfs;
 
@@ -158,6 +161,59 @@ TEST_SUITE("command_line") {
       CHECK(refused.error().number == EIO);
       CHECK_FALSE(refused.error().message.empty());
     }
+  }
+
+  TEST_CASE("commands that are queued when the daemon ends are answered, and have run before what they use is gone") {
+    char name[] = "/tmp/vmfs-control-XXXXXX";
+    const std::string store = ::mkdtemp(name);
+    REQUIRE(make_directory_durably(control_directory(store), 0700));
+    AsioShellOptions options;
+    options.credentials.encryption = Encryption::kOffOnLoopback;
+    auto shell = AsioShell::create(options);
+    REQUIRE_MESSAGE(shell, (shell ? "" : shell.error().message));
+    (*shell)->start([] {});
+    // The node's thread has something to do that takes as long as the test says.
+    std::promise<void> go_on;
+    std::atomic<bool> gone{false};
+    std::atomic<int> queued{0}, ran{0}, cancelled{0}, ran_too_late{0}, ended{0};
+    constexpr int kCommands = 5;
+    {
+      auto posted = std::make_unique<PostedWork>(**shell);
+      posted->post([&, wait = go_on.get_future().share()] { wait.wait(); });
+      auto server = ControlServer::start(
+          store, [&](const nlohmann::json&, ControlServer::Reply reply) -> std::function<void()> {
+            posted->post([&, reply] {
+              ran_too_late += gone.load();
+              ++ran;
+              reply({{"ok", true}});
+            });
+            ++queued;
+            return [&] { posted->post([&] { ++cancelled; }); };
+          });
+      REQUIRE_MESSAGE(server, (server ? "" : server.error().message));
+      std::vector<std::thread> clients;
+      for (int i = 0; i < kCommands; ++i)
+        clients.emplace_back([&] {
+          auto client = ControlClient::connect(store);
+          auto answer = (*client)->request({{"command", "x"}}, -1);
+          ended += !answer && answer.error().message == "the daemon ends";
+        });
+      while (queued != kCommands) std::this_thread::yield();
+      server->reset();
+      for (std::thread& client : clients) client.join();
+      CHECK(ended == kCommands);
+      CHECK(ran == 0);
+      // Whoever commands belong to goes now; the node's thread comes to them only then.
+      std::thread frees([&] { go_on.set_value(); });
+      posted.reset();
+      gone = true;
+      frees.join();
+      CHECK(ran == kCommands);
+      CHECK(cancelled == kCommands);
+    }
+    (*shell)->stop();
+    CHECK(ran_too_late == 0);
+    std::filesystem::remove_all(store);
   }
 
   TEST_CASE("every command and option is in the manual page") {
