@@ -288,20 +288,17 @@ void Node::Impl::demote(std::vector<GroupId> groups, bool force, Done done) {
     giving.push_back(group);
   }
   if (giving.empty()) return done(std::string("nothing to give: no group of these is owned here"));
-  // Each is durable when it is released; the last one answers.
-  struct Progress {
-    std::size_t left = 0;
-    std::string failure;
-    Done done;
-  };
-  auto progress = std::make_shared<Progress>();
+  // Each is durable when it is released.
+  auto progress = std::make_shared<Demotion>();
   progress->left = giving.size();
   progress->done = std::move(done);
+  demotions.push_back(progress);
   std::string name = taker->info.name;
   for (GroupId group : giving)
-    release(group, taker->info.id, [progress, name, count = giving.size()](Result<> result) {
+    release(group, taker->info.id, [this, progress, name, count = giving.size()](Result<> result) {
       if (!result) progress->failure = result.error().message;
       if (--progress->left != 0) return;
+      std::erase(demotions, progress);
       if (progress->failure.empty())
         progress->done(fmt::format("{} groups handed over to {}", count, name));
       else

@@ -145,6 +145,13 @@ struct HandOver {
   Node::Done done;
 };
 
+// Groups that are being released, each on its own; the last one answers.
+struct Demotion {
+  std::size_t left = 0;
+  std::string failure;
+  Node::Done done;
+};
+
 struct WaitFor {
   Condition condition{};
   std::vector<GroupId> groups;
@@ -311,6 +318,8 @@ struct Node::Impl final : Volume::Observer {
   std::vector<std::unique_ptr<Connection>> connections;
 
   std::multimap<Lsn, FlushWait> flush_waits;
+  // Taken out of flush_waits while their epochs are made durable.
+  std::vector<std::shared_ptr<std::multimap<Lsn, FlushWait>>> completing_alone;
   std::unordered_map<GroupId, Asking> asking;
   std::unordered_map<GroupId, Wanted> wanted;
   std::set<GroupId> releasing, taking;
@@ -319,6 +328,7 @@ struct Node::Impl final : Volume::Observer {
   std::set<GroupId> unsettled;       // owned here since before the start, or named to us: not resumed yet
   std::vector<std::unique_ptr<Promotion>> promotions;
   std::vector<std::unique_ptr<Resolution>> resolutions;
+  std::vector<std::shared_ptr<Demotion>> demotions;
   std::unique_ptr<HandOver> hand_over;
   std::map<std::uint64_t, WaitFor> waits;
   std::uint64_t next_wait = 1;

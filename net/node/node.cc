@@ -221,12 +221,19 @@ void Node::Impl::stop() {
   auto flushes = std::move(flush_waits);
   flush_waits.clear();
   for (auto& [lsn, wait] : flushes) wait.done(pass(stopping));
+  auto alone = std::move(completing_alone);
+  completing_alone.clear();
+  for (auto& held : alone)
+    for (auto& [lsn, wait] : *held) wait.done(pass(stopping));
   auto commands = std::move(promotions);
   promotions.clear();
   for (auto& command : commands) command->done(pass(stopping));
   auto resolving = std::move(resolutions);
   resolutions.clear();
   for (auto& command : resolving) command->done(pass(stopping));
+  auto giving_away = std::move(demotions);
+  demotions.clear();
+  for (auto& command : giving_away) command->done(pass(stopping));
   if (auto giving = std::move(hand_over)) giving->done(pass(stopping));
   auto waiting = std::move(waits);
   waits.clear();

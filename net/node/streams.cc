@@ -313,6 +313,7 @@ std::optional<Lsn> Node::Impl::confirmed_through(GroupId group) {
 // that can be told later, are durable first.
 void Node::Impl::complete_alone(std::multimap<Lsn, FlushWait> waits) {
   auto held = std::make_shared<std::multimap<Lsn, FlushWait>>(std::move(waits));
+  completing_alone.push_back(held);
   auto results = std::make_shared<std::map<GroupId, Result<>>>();
   for (const auto& [lsn, wait] : *held) results->try_emplace(wait.group);
   blocking(
@@ -322,6 +323,7 @@ void Node::Impl::complete_alone(std::multimap<Lsn, FlushWait> waits) {
         return {};
       },
       [this, held, results](Result<>) {
+        std::erase(completing_alone, held);
         for (auto& [lsn, wait] : *held) {
           const Result<>& result = results->at(wait.group);
           const ErrorKind kind = result ? ErrorKind::kNotFound : result.error().kind;
