@@ -60,6 +60,8 @@ class Member {
   bool joining = false;
   std::vector<std::string> peer_names;
   std::vector<NodeId> removed;
+  NodeCallbacks callbacks;  // of every process from here on, beside what this class needs itself
+  std::uint64_t journal_size = 12u << 20;
   std::unique_ptr<SimDisk> store, journal;
   std::unique_ptr<Volume> volume;
   std::unique_ptr<SimShell> shell;
@@ -77,8 +79,9 @@ class Member {
 class Cluster {
  public:
   explicit Cluster(std::uint64_t seed) : network(scheduler, seed), random(seed) {}
-  Member& add(const std::string& name, bool joining) {
+  Member& add(const std::string& name, bool joining, std::uint64_t journal_size = 12u << 20) {
     members.push_back(std::make_unique<Member>(*this, name, members.size() + 1));
+    members.back()->journal_size = journal_size;
     members.back()->create(joining);
     return *members.back();
   }
@@ -122,7 +125,7 @@ inline VolumeOptions Member::volume_options() const {
   options.journal.volume = cluster.volume_id;
   options.journal.node = id;
   options.journal.segment_size = 1u << 20;
-  options.journal.size_max = 12u << 20;
+  options.journal.size_max = journal_size;
   options.has_peers = !peer_names.empty();
   options.joining = joining;
   return options;
@@ -155,14 +158,14 @@ inline void Member::start(std::vector<std::string> peers, bool resume) {
   options.seed = cluster.random.next() | 1;
   for (const std::string& peer : peer_names)
     options.peers.push_back({joining ? NodeId{} : cluster.member(peer).id, peer, peer});
-  NodeCallbacks callbacks;
-  callbacks.admitted = [this] { joining = false; };
-  callbacks.peer_changed = [this](const PeerInfo& info) {
+  NodeCallbacks process = callbacks;
+  process.admitted = [this] { joining = false; };
+  process.peer_changed = [this](const PeerInfo& info) {
     for (const std::string& known : peer_names)
       if (known == info.address) return;
     peer_names.push_back(info.address);
   };
-  node = std::make_unique<Node>(*volume, *shell, cluster.clock, options, callbacks);
+  node = std::make_unique<Node>(*volume, *shell, cluster.clock, options, process);
   volume->set_hooks(node.get());
   shell->set_tick([this] { node->tick(); });
   shell->listen(*node, [this](std::unique_ptr<Link> link) { node->link_opened(std::move(link)); });

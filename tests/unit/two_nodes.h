@@ -9,11 +9,13 @@ namespace vmfs::sim {
 
 // Two nodes that hold one volume, in sync; `a` owns everything.
 struct TwoNodes {
-  explicit TwoNodes(std::uint64_t seed, ReplicationMode mode = ReplicationMode::kSync) : cluster(seed) {
+  explicit TwoNodes(std::uint64_t seed, ReplicationMode mode = ReplicationMode::kSync,
+                    std::uint64_t journal_size = 12u << 20)
+      : cluster(seed) {
     VolumeSettings settings;
     settings.mode = mode;
-    Member& first = cluster.add("a", false);
-    Member& second = cluster.add("b", true);
+    Member& first = cluster.add("a", false, journal_size);
+    Member& second = cluster.add("b", true, journal_size);
     first.settings = second.settings = settings;
     first.start({});
     second.start({"a"});
