@@ -40,6 +40,15 @@ struct Parting : TwoNodes {
     cluster.run(10 * kSecond);
   }
   void mend() { cluster.network.mend("a", "b"); }
+  // Until a has compared the histories, and says that it follows once this image is closed.
+  void wait_for_its_end(const std::string& name) {
+    REQUIRE(cluster.until([&] {
+      const std::vector<std::string> problems = a().status().problems;
+      return std::any_of(problems.begin(), problems.end(), [&](const std::string& problem) {
+        return problem.starts_with(name + ": ") && problem.find("is open for writing here") != std::string::npos;
+      });
+    }));
+  }
   GroupId web{};
 };
 
@@ -55,7 +64,7 @@ TEST_SUITE("node parting") {
     REQUIRE(ok(t.b().promote("", true)) == "");
     REQUIRE(ok(t.b().write("web.img", 200, "from b")) == "");
     t.mend();
-    REQUIRE(t.cluster.until([&] { return !t.a().status().problems.empty(); }));  // it waits for the guest's end
+    t.wait_for_its_end("web.img");
     CHECK(t.a().volume->gate(t.web) == Gate::kOpen);
     REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 300, as_bytes("a went on"))) == "");
     t.a().volume->close_image(*guest, true, true);
@@ -81,9 +90,14 @@ TEST_SUITE("node parting") {
     REQUIRE(ok(t.b().promote("", true)) == "");
     REQUIRE(ok(t.b().write("web.img", 200, "from b")) == "");
     t.mend();
-    REQUIRE(t.cluster.until([&] { return !t.a().status().problems.empty(); }));
+    t.wait_for_its_end("web.img");
+    t.cluster.run(10 * kSecond);
+    CHECK(t.a().volume->gate(t.web) == Gate::kOpen);
+    CHECK(t.a().read("web.img", 100, 4) == "tail");
+    CHECK(kept_copies(t.a(), "web.img").empty());
     t.a().volume->close_image(*guest, true, true);
     t.check_equal();
+    CHECK_FALSE(t.a().volume->group(t.web)->split);
     CHECK(t.a().read("web.img", 200, 6) == "from b");
     CHECK(contains(kept_copies(t.a(), "web.img"), "tail"));
   }
@@ -99,7 +113,13 @@ TEST_SUITE("node parting") {
     REQUIRE(ok(t.a().make("new.img")) == "");
     REQUIRE(ok(t.a().write("new.img", 0, "made while split")) == "");
     REQUIRE(ok(t.a().flush("new.img")) == "");
-    REQUIRE(ok(t.resolve(t.b(), {}, true)) == "");
+    auto guest = t.a().volume->open_image(t.a().group("new.img"), true);
+    REQUIRE(guest);
+    t.b().node->resolve({}, true, [](Result<std::string>) {});
+    REQUIRE(t.cluster.until([&] { return t.a().volume->gate(kNameSpace) == Gate::kInconsistent; }));
+    // From here on it takes nothing more, though a person's choice does not wait for the handle.
+    CHECK_FALSE(t.a().volume->write(**guest, t.a().caller, 0, as_bytes("too late to be kept")));
+    t.a().volume->close_image(*guest, true, true);
     t.check_equal();
     CHECK(contains(kept_copies(t.a(), "new.img"), "made while split"));
     CHECK_FALSE(t.a().volume->lookup(kRootObject, "new.img"));
@@ -117,7 +137,7 @@ TEST_SUITE("node parting") {
     REQUIRE(ok(t.b().promote("", true)) == "");
     REQUIRE(ok(t.b().make("on b")) == "");
     t.mend();
-    REQUIRE(t.cluster.until([&] { return !t.a().status().problems.empty(); }));
+    t.wait_for_its_end("new.img");
     REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 3, as_bytes(" two"))) == "");
     t.cluster.run(10 * kSecond);
     CHECK(t.a().read("new.img", 0, 7) == "one two");
@@ -140,6 +160,8 @@ TEST_SUITE("node parting") {
     t.cluster.network.cut("a", "b");
     t.cluster.run(10 * kSecond);
     REQUIRE_FALSE(t.a().volume->group(t.web)->inconsistent);  // else the copy had begun
+    // Closed to follow, and not replaced: who may change it is open again.
+    CHECK(t.a().volume->gate(t.web) == Gate::kSuspended);
     REQUIRE(ok(t.a().promote("", true)) == "");
     REQUIRE(ok(t.a().write("web.img", 300, "days of work")) == "");
     REQUIRE(ok(t.a().flush("web.img")) == "");
@@ -196,12 +218,36 @@ TEST_SUITE("node parting") {
     REQUIRE(ok(t.b().command([&](Node::Done done) { t.b().node->set_settings(settings, std::move(done)); })) == "");
     REQUIRE(ok(t.b().write("web.img", 200, "from b")) == "");
     t.mend();
-    REQUIRE(t.cluster.until([&] { return !t.a().status().problems.empty(); }));
+    t.wait_for_its_end("web.img");
     t.cluster.run(10 * kSecond);
     CHECK(t.a().volume->gate(t.web) == Gate::kFrozen);
     t.a().volume->close_image(*guest, true, true);
     t.check_equal();
     CHECK(contains(kept_copies(t.a(), "web.img"), "tail"));
+  }
+
+  TEST_CASE("freeze: what a connection kept from being let go is let go when that is lost") {
+    Parting t(208);
+    VolumeSettings settings = t.a().settings;
+    settings.on_peer_loss = OnPeerLoss::kFreeze;
+    REQUIRE(ok(t.a().command([&](Node::Done done) { t.a().node->set_settings(settings, std::move(done)); })) == "");
+    t.settle();
+    t.cut();
+    REQUIRE(t.a().volume->gate(t.web) == Gate::kFrozen);
+    t.mend();
+    // Connected, and the histories are not compared yet: what was held may belong to a branch that is given up.
+    REQUIRE(t.cluster.until([&] {
+      const NodeStatus status = t.a().status();
+      return status.peers.at(0).link == LinkState::kConnected && status.peers.at(0).sync == PeerSync::kLost;
+    }));
+    settings.on_peer_loss = OnPeerLoss::kContinue;
+    REQUIRE(ok(t.a().command([&](Node::Done done) { t.a().node->set_settings(settings, std::move(done)); })) == "");
+    CHECK(t.a().volume->gate(t.web) == Gate::kFrozen);
+    t.cluster.network.cut("a", "b");
+    t.cluster.run(20 * kSecond);
+    REQUIRE(t.a().status().peers.at(0).link != LinkState::kConnected);
+    CHECK(t.a().volume->gate(t.web) == Gate::kOpen);
+    REQUIRE(ok(t.a().write("web.img", 0, "goes on")) == "");
   }
 }
 
