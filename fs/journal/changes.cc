@@ -1,5 +1,6 @@
 #include "fs/journal/changes.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <limits>
 #include <string_view>
@@ -158,15 +159,30 @@ const char* parse(Reader& in, Create& change) {
                 why_invalid_permissions(change.permissions)});
 }
 
+// Left out of records that name no image's end, and of those that were made before it was told.
+const char* parse(Reader& in, FinalHistory& had) {
+  if (in.at_end()) return nullptr;
+  auto epochs = get_count(in, kEpochEntrySize, kFinalEpochsMax);
+  if (!epochs || *epochs == 0) return kBadCount;
+  had.epochs.reserve(*epochs);
+  for (std::uint32_t i = 0; i < *epochs; ++i) {
+    had.epochs.push_back(get_epoch_entry(in));
+    if (const char* reason = why_invalid_entry(had.epochs.back())) return reason;
+  }
+  had.seq = in.get<std::uint64_t>();
+  return nullptr;
+}
+
 const char* parse(Reader& in, Unlink& change) {
   change.object = in.get<ObjectId>();
   change.parent = in.get<ObjectId>();
   change.name = in.text(kNameMax);
   change.time_ns = in.get<std::int64_t>();
+  const char* bad_history = parse(in, change.had);
   if (!in.ok()) return nullptr;
   if (change.object == kRootObject) return "it removes the root directory";
   return first({why_invalid_object(change.object), why_invalid_object(change.parent),
-                why_invalid_name(change.name)});
+                why_invalid_name(change.name), bad_history});
 }
 
 const char* parse(Reader& in, Rename& change) {
@@ -177,6 +193,7 @@ const char* parse(Reader& in, Rename& change) {
   change.to_name = in.text(kNameMax);
   change.replaced = in.get<ObjectId>();
   change.time_ns = in.get<std::int64_t>();
+  const char* bad_history = parse(in, change.had);
   if (!in.ok()) return nullptr;
   if (change.object == kRootObject || change.replaced == kRootObject)
     return "it moves or replaces the root directory";
@@ -184,14 +201,15 @@ const char* parse(Reader& in, Rename& change) {
   if (raw(change.replaced) >> 63) return "an object id has bit 63 set";
   return first({why_invalid_object(change.object), why_invalid_object(change.from_parent),
                 why_invalid_name(change.from_name), why_invalid_object(change.to_parent),
-                why_invalid_name(change.to_name)});
+                why_invalid_name(change.to_name), bad_history});
 }
 
 const char* parse(Reader& in, DeleteObject& change) {
   change.object = in.get<ObjectId>();
+  const char* bad_history = parse(in, change.had);
   if (!in.ok()) return nullptr;
   if (change.object == kRootObject) return "it deletes the root directory";
-  return why_invalid_object(change.object);
+  return first({why_invalid_object(change.object), bad_history});
 }
 
 const char* parse(Reader& in, AttributeChange& change) {
@@ -312,6 +330,17 @@ void put(Writer& out, const EpochEntry& entry) {
   out.put(entry.cause).put(entry.wall_ns);
 }
 
+namespace {
+void put(Writer& out, const FinalHistory& had) {
+  if (had.epochs.empty()) return;
+  const std::size_t told = std::min(had.epochs.size(), kFinalEpochsMax);
+  out.put(static_cast<std::uint32_t>(told));
+  for (auto entry = had.epochs.end() - static_cast<std::ptrdiff_t>(told); entry != had.epochs.end(); ++entry)
+    put(out, *entry);
+  out.put(had.seq);
+}
+}  // namespace
+
 EpochEntry get_epoch_entry(Reader& in) {
   EpochEntry entry;
   entry.epoch = in.get<EpochId>();
@@ -342,26 +371,31 @@ Bytes encode(const Create& change) {
 
 Bytes encode(const Unlink& change) {
   Bytes bytes;
-  Writer(bytes).put(change.object).put(change.parent).text(change.name).put(change.time_ns);
+  Writer out(bytes);
+  out.put(change.object).put(change.parent).text(change.name).put(change.time_ns);
+  put(out, change.had);
   return bytes;
 }
 
 Bytes encode(const Rename& change) {
   Bytes bytes;
-  Writer(bytes)
-      .put(change.object)
+  Writer out(bytes);
+  out.put(change.object)
       .put(change.from_parent)
       .text(change.from_name)
       .put(change.to_parent)
       .text(change.to_name)
       .put(change.replaced)
       .put(change.time_ns);
+  put(out, change.had);
   return bytes;
 }
 
 Bytes encode(const DeleteObject& change) {
   Bytes bytes;
-  Writer(bytes).put(change.object);
+  Writer out(bytes);
+  out.put(change.object);
+  put(out, change.had);
   return bytes;
 }
 

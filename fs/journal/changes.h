@@ -18,6 +18,9 @@ inline constexpr std::size_t kNameMax = 255;
 inline constexpr std::size_t kSymlinkMax = 4095;       // in a record
 inline constexpr std::size_t kSymlinkStoreMax = 1023;  // what every store can hold: XFS has the least
 inline constexpr std::size_t kHistoryMax = 4096;  // epochs of one group that a peer may name
+// Epochs of an image that the record of its removal names: more than a peer can have missed whose histories
+// were compared now and then, and no more than a small record holds.
+inline constexpr std::size_t kFinalEpochsMax = 256;
 
 // Why no file of a volume can have that name; null if one can.
 const char* why_invalid_name(std::string_view name);
@@ -34,38 +37,6 @@ struct Create {
   std::string target;       // of a symlink
   EpochId first_epoch{};    // of an image
   NodeId creator{};
-};
-
-// kUnlink: the name goes (for a directory: it was empty). A regular file's object lives on until
-// kDeleteObject; directories and symlinks go with their name.
-struct Unlink {
-  ObjectId object{};
-  ObjectId parent{};
-  std::string name;
-  std::int64_t time_ns = 0;
-};
-
-// kRename: `object` is now `to_name` in `to_parent`; what was there (`replaced`, or none) lost its
-// name as by kUnlink.
-struct Rename {
-  ObjectId object{};
-  ObjectId from_parent{};
-  std::string from_name;
-  ObjectId to_parent{};
-  std::string to_name;
-  ObjectId replaced{};
-  std::int64_t time_ns = 0;
-};
-
-struct DeleteObject {
-  ObjectId object{};
-};
-
-// kSetAttributes. For an image in its own group, for directories and symlinks in the name space's.
-struct AttributeChange {
-  ObjectId object{};
-  FileAttributes set;
-  std::int64_t time_ns = 0;  // becomes ctime
 };
 
 enum class EpochCause : std::uint8_t {
@@ -86,6 +57,49 @@ struct EpochEntry {
   EpochCause cause = EpochCause::kCreated;
   std::int64_t wall_ns = 0;
   friend bool operator==(const EpochEntry&, const EpochEntry&) = default;
+};
+
+// Of an image that loses its name or is deleted: what whoever did that had of it. Another node that has more
+// keeps that before the image goes. Empty: it is no image, or the record is older than this field; then nothing
+// of it is encoded.
+struct FinalHistory {
+  std::vector<EpochEntry> epochs;  // oldest first, the newest kFinalEpochsMax
+  std::uint64_t seq = 0;           // in the last of them
+};
+
+// kUnlink: the name goes (for a directory: it was empty). A regular file's object lives on until
+// kDeleteObject; directories and symlinks go with their name.
+struct Unlink {
+  ObjectId object{};
+  ObjectId parent{};
+  std::string name;
+  std::int64_t time_ns = 0;
+  FinalHistory had{};
+};
+
+// kRename: `object` is now `to_name` in `to_parent`; what was there (`replaced`, or none) lost its
+// name as by kUnlink.
+struct Rename {
+  ObjectId object{};
+  ObjectId from_parent{};
+  std::string from_name;
+  ObjectId to_parent{};
+  std::string to_name;
+  ObjectId replaced{};
+  std::int64_t time_ns = 0;
+  FinalHistory had{};  // of `replaced`
+};
+
+struct DeleteObject {
+  ObjectId object{};
+  FinalHistory had{};
+};
+
+// kSetAttributes. For an image in its own group, for directories and symlinks in the name space's.
+struct AttributeChange {
+  ObjectId object{};
+  FileAttributes set;
+  std::int64_t time_ns = 0;  // becomes ctime
 };
 
 // kEpoch, kTaken.

@@ -36,6 +36,9 @@ inline constexpr std::uint64_t kSpaceMargin = 16u << 20;
 inline constexpr std::uint64_t kApplyStep = 16u << 20;
 
 // A record that receive() has appended and publish_received() has not yet shown.
+// Whether a history that ends with `seq` contains the position; nothing: it does not reach back so far.
+std::optional<bool> history_contains(const std::vector<EpochEntry>& epochs, std::uint64_t seq, Position position);
+
 struct PendingRecord {
   Lsn lsn = 0, end = 0;
   RecordHeader header;
@@ -344,6 +347,12 @@ struct Volume::Impl {
   void bring_in(ObjectId object);
   bool is_past(VolumeGroup& group, Position position);
   bool may_replace(VolumeGroup& group, const BaseBegin& begin, Position end);
+  // removal.cc, with receive_mutex_ held.
+  FinalHistory final_history(VolumeGroup& group);
+  std::optional<Loss> loss_of(ObjectId object, FinalHistory had);
+  std::vector<ObjectId> unlisted(std::span<const ReceivedRecord> records) const;
+  // What the record at `at` would take away.
+  void find_losses(std::span<const ReceivedRecord> records, std::size_t at, std::vector<Loss>& losses);
   Result<Journal::Reservation> append_received(Draft& draft);
   void settle_published(VolumeGroup& group, RecordType type, Notice& notice);
   Result<> publish_record(const PendingRecord& record, Notice& notice);

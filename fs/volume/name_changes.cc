@@ -254,7 +254,9 @@ Result<> Volume::Impl::delete_orphan(const std::shared_ptr<Inode>& inode) {
   }
   auto deleted = [&]() -> Result<> {
     VMFS_TRY(enter_names(0));
-    NameRecord record{RecordType::kDeleteObject, encode(DeleteObject{inode->id}), {}};
+    std::unique_lock<ImageLock> image_lock(inode->image->lock);
+    NameRecord record{RecordType::kDeleteObject,
+                      encode(DeleteObject{inode->id, final_history(inode->image->group)}), {}};
     return change_names({&record, 1});
   }();
   if (!deleted) orphans_wait_.store(true);

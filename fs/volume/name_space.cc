@@ -203,12 +203,15 @@ Result<> Volume::Impl::remove_named(const Caller& caller, ObjectId parent, std::
   if (!directory && inode->is_directory()) return fail(ErrorKind::kInvalid, EISDIR);
   if (directory && !inode->children.empty()) return fail(ErrorKind::kInvalid, ENOTEMPTY);
 
-  std::shared_lock<ImageLock> image_lock;
+  // Exclusively: no record of the image comes between what its removal says of it and the removal.
+  std::unique_lock<ImageLock> image_lock;
   if (inode->image) {
-    VMFS_ASSIGN(image_lock, enter<std::shared_lock<ImageLock>>(*inode->image));
+    VMFS_ASSIGN(image_lock, enter<std::unique_lock<ImageLock>>(*inode->image));
   }
   VMFS_TRY(enter_names(0));
-  Unlink change{inode->id, parent, std::string(name), clock_.wall_ns()};
+  FinalHistory had;
+  if (inode->image) had = final_history(inode->image->group);
+  Unlink change{inode->id, parent, std::string(name), clock_.wall_ns(), had};
   std::vector<NameRecord> records;
   records.push_back({RecordType::kUnlink, encode(change), caller.request});
   bool delete_now = false;
@@ -218,7 +221,7 @@ Result<> Volume::Impl::remove_named(const Caller& caller, ObjectId parent, std::
   }
   // Nobody can open it in between: that takes names_mutex_.
   if (delete_now)
-    records.push_back({RecordType::kDeleteObject, encode(DeleteObject{inode->id}), {}});
+    records.push_back({RecordType::kDeleteObject, encode(DeleteObject{inode->id, std::move(had)}), {}});
   return change_names(records);
 }
 
@@ -250,21 +253,23 @@ Result<> Volume::rename(const Caller& caller, ObjectId from_parent, std::string_
   if (replaced && !replaced->children.empty()) return fail(ErrorKind::kInvalid, ENOTEMPTY);
 
   bool delete_now = false;
-  std::shared_lock<ImageLock> image_lock;
+  std::unique_lock<ImageLock> image_lock;
   if (replaced && replaced->image) {
     // A name taken from an image needs its token, as unlink does.
-    VMFS_ASSIGN(image_lock, v.enter<std::shared_lock<ImageLock>>(*replaced->image));
+    VMFS_ASSIGN(image_lock, v.enter<std::unique_lock<ImageLock>>(*replaced->image));
     std::lock_guard open_lock(replaced->image->open_mutex);
     delete_now = replaced->image->opens == 0;
   }
   VMFS_TRY(v.enter_names(0));
+  FinalHistory had;
+  if (replaced && replaced->image) had = v.final_history(replaced->image->group);
   Rename change{inode->id,           from_parent, std::string(from_name),
                 to_parent,           std::string(to_name),
-                replaced ? replaced->id : ObjectId{}, v.clock_.wall_ns()};
+                replaced ? replaced->id : ObjectId{}, v.clock_.wall_ns(), had};
   std::vector<Impl::NameRecord> records;
   records.push_back({RecordType::kRename, encode(change), caller.request});
   if (delete_now)
-    records.push_back({RecordType::kDeleteObject, encode(DeleteObject{replaced->id}), {}});
+    records.push_back({RecordType::kDeleteObject, encode(DeleteObject{replaced->id, std::move(had)}), {}});
   return v.change_names(records);
 }
 

@@ -51,6 +51,7 @@ struct VolumeGroup {
   NodeId taker{};
   std::vector<EpochEntry> history;
   Position recycled;
+  Position kept;  // a snapshot has the group as it was there
   bool inconsistent = false;
   bool split = false;
 

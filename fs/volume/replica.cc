@@ -188,11 +188,7 @@ bool Volume::Impl::may_replace(VolumeGroup& group, const BaseBegin& begin, Posit
   std::lock_guard lock(group.mutex);
   if (group.history.empty() || group.inconsistent) return true;
   const Position here = position_of(group);
-  for (std::size_t i = 0; i < begin.history.size(); ++i)
-    if (begin.history[i].epoch == here.epoch)
-      return here.seq <= (i + 1 < begin.history.size() ? begin.history[i + 1].parent.seq : end.seq);
-  const Position& oldest = begin.history.front().parent;
-  return oldest.epoch == here.epoch ? here.seq <= oldest.seq : group.owner != node_;
+  return history_contains(begin.history, end.seq, here).value_or(group.owner != node_);
 }
 
 // Whether the position lies in an epoch that this group has left behind, below where it left it.
@@ -208,7 +204,7 @@ bool Volume::Impl::is_past(VolumeGroup& group, Position position) {
 
 // --- Appending --------------------------------------------------------------------------------------------
 
-Result<Lsn> Volume::receive(std::span<const ReceivedRecord> records) {
+Result<Lsn> Volume::receive(std::span<const ReceivedRecord> records, std::vector<Loss>* losses) {
   Impl& v = *impl_;
   std::lock_guard lock(v.receive_mutex_);
   // Beyond the bound nothing is taken: what waits here is shown once it is durable, and what is shown the
@@ -223,6 +219,16 @@ Result<Lsn> Volume::receive(std::span<const ReceivedRecord> records) {
     bool repeat = false;
     VMFS_TRY(v.check_received(records[i], positions, repeat));
     repeats[i] = repeat;
+  }
+  // Before anything is in the journal: what is there happens, after a crash too.
+  std::vector<Loss> found;
+  for (std::size_t i = 0; i < records.size(); ++i)
+    if (!repeats[i]) v.find_losses(records, i, found);
+  if (!found.empty()) {
+    Error error{ErrorKind::kBusy, EBUSY,
+                fmt::format("image {} was removed by a peer, and this node has not given it up", found.front().group)};
+    if (losses) *losses = std::move(found);
+    return pass(std::move(error));
   }
   std::vector<Draft> drafts(records.size());
   Journal::Reservation last;

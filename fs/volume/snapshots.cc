@@ -103,12 +103,15 @@ Result<> Volume::keep_as_snapshot(GroupId id, const std::string& name) {
   }
 
   std::vector<StoredObject> made;
+  std::shared_ptr<Inode> inode;
+  Position position;
   {
     std::lock_guard apply_lock(v.apply_mutex_);
-    auto inode = v.find_image(id);
+    inode = v.find_image(id);
     if (!inode) return fail(ErrorKind::kNotFound, ENOENT, fmt::format("no image {}", id));
     std::unique_lock<ImageLock> lock(inode->image->lock);
     VMFS_TRY(v.apply_fully(*inode));
+    position = v.position_of(inode->image->group);
   }
   // Without a lock: where the file system cannot share extents this takes as long as the image is large, and
   // neither the applier nor the peers' records for other images may wait so long.
@@ -120,6 +123,10 @@ Result<> Volume::keep_as_snapshot(GroupId id, const std::string& name) {
     return pass(std::move(kept.error()));
   }
   made = std::move(*kept);
+  {
+    std::lock_guard group_lock(inode->image->group.mutex);
+    inode->image->group.kept = position;
+  }
   std::unique_lock lock(v.names_mutex_);
   for (const StoredObject& stored : made)
     if (!v.tree_.find(stored.object)) v.show_stored(stored);

@@ -239,7 +239,14 @@ class Volume {
   // if it was unknown); from its publishing until that of kBaseEnd the group is inconsistent. Later
   // records of the group continue from there, interleaved with kBaseData; their order in the stream
   // decides which bytes are newer.
-  Result<Lsn> receive(std::span<const ReceivedRecord> records);
+  // kBusy: a record would take away the images that `losses` then names, and nothing of the call is appended.
+  // Close their gates, keep those of which this node alone has something (keep_as_snapshot()), and call again.
+  struct Loss {
+    GroupId group{};
+    bool alone = false;  // it has changes that whoever removed it never had; else its gate is merely open
+    FinalHistory had;    // what that node had of it; empty: not known
+  };
+  Result<Lsn> receive(std::span<const ReceivedRecord> records, std::vector<Loss>* losses = nullptr);
   // Makes visible what receive() appended below `durable` (at most journal().durable_lsn()): index,
   // sizes, name space, owners. Calls the observer for each group whose owner or history changed.
   Result<> publish_received(Lsn durable);

@@ -8,13 +8,35 @@
 
 namespace vmfs {
 
-std::string Node::Impl::snapshot_name() {
+// Of a later state than one that was kept in the same second: that has another name.
+std::string Node::Impl::snapshot_name(const std::vector<GroupId>& to_keep) {
   std::time_t seconds = clock.wall_ns() / 1'000'000'000;
   std::tm parts{};
   gmtime_r(&seconds, &parts);
   char time[32];
   std::strftime(time, sizeof time, "%Y%m%dT%H%M%SZ", &parts);
-  return fmt::format("left-{}-{}", options.node_name, time);
+  const std::string first = fmt::format("left-{}-{}", options.node_name, time);
+  std::string name = first;
+  for (int number = 2; std::any_of(to_keep.begin(), to_keep.end(), [&](GroupId each) {
+         auto known = kept.find(each);
+         return known != kept.end() && known->second.name == name;
+       });
+       ++number)
+    name = fmt::format("{}-{}", first, number);
+  return name;
+}
+
+Result<> Node::Impl::keep_aside(const std::vector<GroupId>& to_keep, const std::string& name,
+                                std::map<GroupId, Kept>& done) {
+  for (GroupId each : to_keep) {
+    const Position position = volume.final_position(each);
+    auto known = done.find(each);
+    if (known != done.end() && known->second.position == position) continue;
+    auto made = volume.keep_as_snapshot(each, name);
+    if (!made && made.error().kind != ErrorKind::kNotFound) return made;
+    done[each] = {name, position};
+  }
+  return {};
 }
 
 void Node::Impl::start_follows(Peer& peer) {
@@ -87,14 +109,7 @@ void Node::Impl::follow(Peer& peer, GroupId group) {
   std::vector<GroupId> to_keep;
   if (group == kNameSpace) to_keep = images_only_here(peer);
   to_keep.push_back(group);
-  std::string name = snapshot_name();
-  // Of a later state than one that was kept in the same second.
-  for (int number = 2; std::any_of(to_keep.begin(), to_keep.end(), [&](GroupId each) {
-         auto known = kept.find(each);
-         return known != kept.end() && known->second.name == name;
-       });
-       ++number)
-    name = fmt::format("{}-{}", snapshot_name(), number);
+  const std::string name = snapshot_name(to_keep);
   for (GroupId each : to_keep) close_to_follow(each);
   log_warning("{}: following {} (rule {}): {} records that only this node has are kept as {}",
               shown(group), peer.info.name, mine.comparison.rule, mine.comparison.local_extra,
@@ -109,14 +124,7 @@ void Node::Impl::follow(Peer& peer, GroupId group) {
   blocking(
       Shell::Lane::kCopy,
       [this, to_keep, name, group, common, outcome]() -> Result<> {
-        for (GroupId each : to_keep) {
-          const Position position = volume.final_position(each);
-          auto known = outcome->kept.find(each);
-          if (known != outcome->kept.end() && known->second.position == position) continue;
-          auto done = volume.keep_as_snapshot(each, name);
-          if (!done && done.error().kind != ErrorKind::kNotFound) return done;
-          outcome->kept[each] = {name, position};
-        }
+        VMFS_TRY(keep_aside(to_keep, name, outcome->kept));
         if (group == kNameSpace || raw(common.epoch) == 0) return {};
         VMFS_ASSIGN(outcome->ranges, volume.touched_since(group, common));
         return {};

@@ -5,6 +5,7 @@
 //   exchange.cc    positions: comparing histories and what follows from it
 //   streams.cc     records in and out, what flushes wait for, who is in sync, loss of a peer
 //   follow.cc      giving up a branch, copies, split brain
+//   removed.cc     images that a peer has removed: what only this node has of them
 //   tokens.cc      asking for, giving and taking ownership
 //   commands.cc    promote, demote, resolve, peers, settings
 //   status.cc      what a person sees
@@ -79,6 +80,7 @@ struct Peer {
   std::unordered_map<GroupId, GroupPosition> ours, theirs;
 
   std::unique_ptr<PeerStream> stream;
+  bool letting_go = false;  // images that its records take away are being kept
   bool heard = false;  // histories were compared since the start
   std::unordered_map<GroupId, GroupCourse> courses;
   // When the peer joined the flushes' wait: it is in sync once it has confirmed what was written then.
@@ -247,7 +249,12 @@ struct Node::Impl final : Volume::Observer {
   void needs_copy(Peer& peer, GroupId group, const char* why);
   void win(GroupId group, std::function<void(Result<>)> done);  // resolved in favour of this node
   void mark_split(GroupId group, bool split);
-  std::string snapshot_name();
+  std::string snapshot_name(const std::vector<GroupId>& to_keep);
+
+  // --- removed.cc
+  void let_go(Peer& peer, const std::vector<Volume::Loss>& losses);
+  void go_on_letting_go(Peer& peer);
+  void forget_removed(Peer& peer);
 
   // --- tokens.cc
   void group_changed(GroupId group, RecordType because) override;  // any thread
@@ -340,6 +347,8 @@ struct Node::Impl final : Volume::Observer {
     Position position;
   };
   std::map<GroupId, Kept> kept;
+  // What is not in `done` yet as it is now. Not on the node's thread.
+  Result<> keep_aside(const std::vector<GroupId>& to_keep, const std::string& name, std::map<GroupId, Kept>& done);
   // Groups that are closed because they follow, or their name is about to go: whether they were open.
   std::map<GroupId, bool> closed_to_follow;
   std::int64_t retry_flushes_ns = 0;  // 0: none waits for room in the journal
@@ -369,6 +378,7 @@ class PeerStream final : public Sender::Events, public Receiver::Events, public 
   void send_ack(const Ack& ack) override;
   void received(const ReceivedRecord& record) override;
   void published() override;
+  void takes_away(std::vector<Volume::Loss> losses) override;
   void failed(const Error& error) override;
   void copy_begun(GroupId group, bool whole) override;
   void copy_advanced() override;

@@ -278,6 +278,8 @@ void Node::Impl::reconsider() {
   for (auto& peer : peers) {
     if (!peer->stream) continue;
     start_follows(*peer);
+    forget_removed(*peer);
+    go_on_letting_go(*peer);
     update_sync(*peer);
   }
   settle();

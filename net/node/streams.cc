@@ -67,6 +67,8 @@ void PeerStream::published() {
   node_.poke();
 }
 
+void PeerStream::takes_away(std::vector<Volume::Loss> losses) { node_.let_go(peer_, losses); }
+
 void PeerStream::failed(const Error& error) {
   // Not from within: the receiver is still at work.
   std::string why = error.message.empty() ? "records could not be taken" : error.message;
@@ -157,8 +159,8 @@ void Node::Impl::on_ack(Peer& peer, const Ack& ack) {
     peer.full_since_ns = now();
     problem("full-" + peer.info.name,
             ack.full ? fmt::format("{} cannot take records: its journal is full and its store does not "
-                                   "keep up or is full\nfree space on its store's file system; what it says of it:  "
-                                   "vmfs status (there)",
+                                   "keep up or is full, or it keeps an image first that was removed here\n"
+                                   "what it says of it:  vmfs status (there); free space on its store's file system",
                                    peer.info.name)
                      : std::string());
   }

@@ -60,12 +60,15 @@ bool Receiver::take(const RecordsFrame& frame) {
                     fmt::format("records frame {} after {}", frame.number, received_)});
     return true;
   }
-  auto end = volume_.receive(frame.records);
+  std::vector<Volume::Loss> losses;
+  auto end = volume_.receive(frame.records, &losses);
   if (!end) {
-    if (end.error().kind == ErrorKind::kWouldWait) {
+    held_ = !losses.empty();
+    if (end.error().kind == ErrorKind::kWouldWait || held_) {
       if (full_since_ns_ == 0) full_since_ns_ = clock_.monotonic_ns();
       // What was received so far must become durable before it can be applied and its space reused.
       if (received_ > durable_) start_sync();
+      if (held_) events_.takes_away(std::move(losses));
       return false;
     }
     events_.failed(end.error());
@@ -132,13 +135,18 @@ void Receiver::synced(std::uint64_t number, Result<Lsn> durable) {
 }
 
 void Receiver::drain() {
-  while (!waiting_.empty()) {
+  while (!held_ && !waiting_.empty()) {
     auto frame = decode_records(waiting_.front());
     if (!frame) return events_.failed(frame.error());
     if (!take(*frame)) return;
     waiting_bytes_ -= waiting_.front().size();
     waiting_.pop_front();
   }
+}
+
+void Receiver::go_on() {
+  held_ = false;
+  drain();
 }
 
 void Receiver::tick(std::int64_t now_ns) {
@@ -153,7 +161,8 @@ void Receiver::tick(std::int64_t now_ns) {
 std::int64_t Receiver::next_tick_ns() const {
   std::int64_t next = std::numeric_limits<std::int64_t>::max();
   if (unsynced_since_ns_ != 0 && !syncing_) next = unsynced_since_ns_ + kSyncInterval;
-  if (!waiting_.empty()) next = std::min(next, clock_.monotonic_ns() + kFullRetry);
+  if (!waiting_.empty() && !held_) next = std::min(next, clock_.monotonic_ns() + kFullRetry);
+  if (full_since_ns_ != 0 && !full_told_) next = std::min(next, full_since_ns_ + kFullNotice);
   return next;
 }
 

@@ -59,6 +59,8 @@ class Receiver {
     virtual void received(const ReceivedRecord& record) = 0;
     // What was received up to now is durable and visible.
     virtual void published() = 0;
+    // The next records would take these images away: they wait until go_on(). Not called from within it.
+    virtual void takes_away(std::vector<Volume::Loss> losses) = 0;
     // The connection cannot go on. The receiver must outlive this call.
     virtual void failed(const Error& error) = 0;
   };
@@ -70,6 +72,9 @@ class Receiver {
 
   void records(ByteView body);
   void flush_request();
+  // Records wait for images to be given up; see Events::takes_away().
+  bool held() const { return held_; }
+  void go_on();
   // What lies below `stored` in the local journal is in the store.
   void stored(Lsn stored);
   void tick(std::int64_t now_ns);
@@ -95,7 +100,7 @@ class Receiver {
     std::uint64_t number = 0;
     Lsn from = 0, through = 0;
   };
-  std::deque<Bytes> waiting_;  // frames that the journal had no room for: at most kWaitingMax bytes
+  std::deque<Bytes> waiting_;  // frames that cannot be taken yet: at most kWaitingMax bytes
   std::uint64_t waiting_bytes_ = 0;
   std::uint64_t received_ = 0, durable_ = 0, applied_ = 0;
   std::deque<Unstored> unstored_;
@@ -104,6 +109,7 @@ class Receiver {
   std::int64_t unsynced_since_ns_ = 0;
   std::int64_t full_since_ns_ = 0;
   bool full_told_ = false;
+  bool held_ = false;
   bool syncing_ = false;
   std::uint64_t bytes_received_ = 0;
 };
