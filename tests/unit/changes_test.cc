@@ -47,6 +47,8 @@ EpochEntry sample_entry() {
           .wall_ns = 1'700'000'001'000'000'000};
 }
 
+FinalHistory sample_end() { return {.epochs = {sample_entry()}, .seq = 41300}; }
+
 FileStat sample_stat() {
   return {.type = FileType::kRegular, .permissions = 0600, .uid = 1, .gid = 2, .links = 1,
           .size = 10ull << 30, .allocated = 4096, .atime_ns = 5, .mtime_ns = -6, .ctime_ns = 7};
@@ -72,6 +74,10 @@ std::map<std::string, Bytes> samples() {
       {"unlink", encode(Unlink{ObjectId{9}, kRootObject, "old", 12345})},
       {"rename", encode(Rename{ObjectId{9}, kRootObject, "a", ObjectId{4}, "b", ObjectId{8}, 1})},
       {"delete_object", encode(DeleteObject{ObjectId{9}})},
+      {"unlink_image", encode(Unlink{ObjectId{9}, kRootObject, "old", 12345, sample_end()})},
+      {"rename_over_image",
+       encode(Rename{ObjectId{9}, kRootObject, "a", ObjectId{4}, "b", ObjectId{8}, 1, sample_end()})},
+      {"delete_image", encode(DeleteObject{ObjectId{9}, sample_end()})},
       {"set_attributes",
        encode(AttributeChange{ObjectId{9}, {.permissions = 0600, .mtime_ns = -3}, 99})},
       {"epoch", encode(EpochChange{sample_entry()})},
@@ -131,6 +137,19 @@ TEST_SUITE("changes") {
     CHECK(rename->from_name == "a");
     CHECK(rename->to_parent == ObjectId{4});
     CHECK(rename->replaced == ObjectId{8});
+    CHECK(rename->had.epochs.empty());
+
+    auto removal = decode<DeleteObject>(encode(DeleteObject{ObjectId{9}, sample_end()}));
+    REQUIRE(removal);
+    CHECK(removal->had.epochs == sample_end().epochs);
+    CHECK(removal->had.seq == 41300);
+    // Of a long history the newest end is told.
+    FinalHistory long_one = sample_end();
+    long_one.epochs.insert(long_one.epochs.begin(), kFinalEpochsMax, EpochEntry{EpochId{1}, NodeId{1}, {}});
+    removal = decode<DeleteObject>(encode(DeleteObject{ObjectId{9}, long_one}));
+    REQUIRE(removal);
+    CHECK(removal->had.epochs.size() == kFinalEpochsMax);
+    CHECK(removal->had.epochs.back() == sample_entry());
 
     auto attributes = decode<AttributeChange>(
         encode(AttributeChange{ObjectId{9}, {.permissions = 0600, .mtime_ns = -3}, 99}));
@@ -161,9 +180,9 @@ TEST_SUITE("changes") {
       CAPTURE(name);
       auto try_all = [&](ByteView view) {
         if (name == "create") return why<Create>(view);
-        if (name == "unlink") return why<Unlink>(view);
-        if (name == "rename") return why<Rename>(view);
-        if (name == "delete_object") return why<DeleteObject>(view);
+        if (name.starts_with("unlink")) return why<Unlink>(view);
+        if (name.starts_with("rename")) return why<Rename>(view);
+        if (name.starts_with("delete")) return why<DeleteObject>(view);
         if (name == "set_attributes") return why<AttributeChange>(view);
         if (name == "epoch") return why<EpochChange>(view);
         if (name == "released") return why<Release>(view);
@@ -172,11 +191,15 @@ TEST_SUITE("changes") {
         return why<std::vector<BaseObject>>(view);
       };
       CHECK(try_all(bytes) == "");
+      // What an image's removal says of it may be missing as a whole.
+      const std::size_t end = name.ends_with("_image") ? encode(DeleteObject{ObjectId{9}, sample_end()}).size() - sizeof(ObjectId) : 0;
+      const std::size_t whole_without = end != 0 ? bytes.size() - end : 0;
       for (std::size_t size = 0; size < bytes.size(); ++size)
-        CHECK(try_all(ByteView(bytes).first(size)) != "");
+        CHECK((try_all(ByteView(bytes).first(size)) == "") == (end != 0 && size == whole_without));
       Bytes longer = bytes;
       longer.push_back(std::byte{0});
-      CHECK(contains(try_all(longer), "left over"));
+      const bool end_missing = name == "unlink" || name == "rename" || name == "delete_object";
+      CHECK(contains(try_all(longer), end_missing ? "too early" : "left over"));
     }
   }
 
@@ -218,6 +241,9 @@ TEST_SUITE("changes") {
     Writer(bytes).put(std::uint32_t{0xffffffff});
     CHECK(contains(why<PeerConfirmations>(bytes), "longer than its limit"));
     CHECK(contains(why<std::vector<BaseObject>>(bytes), "longer than its limit"));
+    Bytes removal;
+    Writer(removal).put(ObjectId{9}).put(std::uint32_t{0x7fffffff});
+    CHECK(contains(why<DeleteObject>(removal), "longer than its limit"));
     Bytes base;
     Writer(base).put(std::uint8_t{0}).put(std::uint32_t{0x7fffffff});
     CHECK(contains(why<BaseBegin>(base), "longer than its limit"));
