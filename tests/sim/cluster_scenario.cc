@@ -99,6 +99,12 @@ bool take_by_force(ClusterWorld& world) {
       world.write(from, world.pick_image());
     if (world.random_.one_in(2) && world.node(from).up()) world.flush(from);
   }
+  // The last of it may reach nobody.
+  const ObjectId last = world.pick_image();
+  if (world.random_.one_in(2) && world.node(from).up()) {
+    world.shared_.network.cut("a", "b");
+    world.write(from, last);
+  }
   // Had it gone on alone before, taking by force would make a split brain.
   if (!world.node(from).up() || !world.node(from).in_sync()) return true;
   world.die(from, world.random_.one_in(2));
@@ -133,12 +139,19 @@ bool take_by_force(ClusterWorld& world) {
   // A taker that changed nothing would give way to the tail that the other kept.
   for (auto& [object, image] : world.images_)
     if (!node.up() || !world.write(world.writer_, object)) return false;
+  // What only the other has of an image that is removed meanwhile must be kept all the same.
+  std::optional<ObjectId> removed;
+  if (world.images_.size() > 1 && world.random_.one_in(2)) {
+    removed = world.random_.one_in(4) ? world.pick_image() : last;
+    if (!world.remove_image(world.writer_, *removed)) return false;
+  }
   const std::size_t names = world.names_.changes().size();
   world.change_names(world.writer_);
   if (!node.up() || world.names_.changes().size() == names) return false;
   world.start(from);
   world.converge("after the return of a failed primary");
   world.check_kept(world.node(from));
+  if (removed) world.forget_image(*removed);
   return true;
 }
 
@@ -151,7 +164,7 @@ void run_story(std::uint64_t seed, bool with_force) {
   for (std::uint64_t round = 0; round < rounds; ++round) {
     const std::uint64_t steps = world.random_.between(5, 60);
     for (std::uint64_t i = 0; i < steps; ++i) {
-      if (with_force && world.random_.one_in(60) && !take_by_force(world)) return;
+      if (with_force && world.random_.one_in(40) && !take_by_force(world)) return;
       step(world);
     }
     world.heal();

@@ -191,6 +191,23 @@ void ClusterWorld::settle_all(ClusterNode& node, bool forced) {
   if (node.volume->gate(kNameSpace) == Gate::kOpen) settle_names(node, forced);
 }
 
+bool ClusterWorld::remove_image(std::size_t index, ObjectId object) {
+  const std::string name = images_.at(object).name();
+  auto done = wait<void>(index, [&](const Caller& caller) {
+    return nodes_[index]->volume->unlink(caller, kRootObject, name);
+  });
+  say("{} removes {}: {}", nodes_[index]->name, name, !done ? "no answer" : *done ? "done" : done->error().message);
+  return done && *done;
+}
+
+void ClusterWorld::forget_image(ObjectId object) {
+  for (auto& node : nodes_)
+    SIM_CHECK(!node->up() || node->disk.stopped() || !node->volume->group(object),
+              "{} was removed, and {} has it still", images_.at(object).name(), node->name);
+  std::erase(shared_.images, images_.at(object).name());
+  images_.erase(object);
+}
+
 bool ClusterWorld::write(std::size_t index, ObjectId object) {
   ClusterNode& node = *nodes_[index];
   ClusterImage& image = images_.at(object);

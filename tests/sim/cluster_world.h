@@ -72,6 +72,9 @@ class ClusterWorld {
   void flush(std::size_t index);
   void change_names(std::size_t index);
   void unlink_while_open(std::size_t index);
+  // True: acknowledged. The image stays known, for what is kept of it, until forget_image().
+  bool remove_image(std::size_t index, ObjectId object);
+  void forget_image(ObjectId object);
   // Whoever reads on a secondary sees a moment of the primary's past.
   void look(std::size_t index);
   // What is there after a crash? forced: the node took it without the previous owner.
