@@ -81,6 +81,7 @@ struct Peer {
 
   std::unique_ptr<PeerStream> stream;
   bool letting_go = false;  // images that its records take away are being kept
+  std::set<GroupId> leaving;  // those images, on this connection
   bool heard = false;  // histories were compared since the start
   std::unordered_map<GroupId, GroupCourse> courses;
   // When the peer joined the flushes' wait: it is in sync once it has confirmed what was written then.

@@ -9,6 +9,7 @@ namespace vmfs {
 
 // The peer's next records take these images away, and wait until go_on_letting_go().
 void Node::Impl::let_go(Peer& peer, const std::vector<Volume::Loss>& losses) {
+  if (peer.letting_go) return;  // begun on the connection before; when that has ended
   bool waits = false;
   std::vector<GroupId> to_keep;
   for (const Volume::Loss& loss : losses) {
@@ -18,6 +19,7 @@ void Node::Impl::let_go(Peer& peer, const std::vector<Volume::Loss>& losses) {
     // As a group that follows: what a guest is at work on is not taken from under it.
     const bool in_use = loss.alone && !closed_to_follow.contains(group) && volume.activity(group).open_writer;
     waits |= in_use;
+    peer.leaving.insert(group);
     problem(fmt::format("follow-{}", group),
             in_use ? fmt::format("{}: was removed on {} while this node was away; this image has changes that only this "
                                  "node has, and is open for writing here\nclose it (stop the guest), and it is kept and "

@@ -369,6 +369,8 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
   persist(peer);
   for (const auto& [group, found] : peer.courses) problem(fmt::format("follow-{}", group), "");
   peer.courses.clear();
+  for (GroupId group : peer.leaving) problem(fmt::format("follow-{}", group), "");
+  peer.leaving.clear();
   const std::map<GroupId, bool> closed = closed_to_follow;
   for (const auto& [group, was_open] : closed)
     if (!parted(group) && !parted(kNameSpace)) stop_following(group, false);

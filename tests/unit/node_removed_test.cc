@@ -114,6 +114,11 @@ TEST_SUITE("node removed") {
     // Writers at the other node do not wait for that.
     REQUIRE(t.cluster.until([&] { return t.b().sync_of() == PeerSync::kFull; }));
     t.cluster.run(10 * kSecond);
+    // Nobody asks for it while b cannot be heard.
+    t.cut();
+    CHECK_FALSE(contains(t.a().status().problems, "was removed on b"));
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return contains(t.a().status().problems, "web.img: was removed on b"); }));
     REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 300, as_bytes("a went on"))) == "");
     CHECK(t.a().read("web.img", 300, 9) == "a went on");
     t.a().volume->close_image(*guest, true, true);
