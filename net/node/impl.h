@@ -256,6 +256,7 @@ struct Node::Impl final : Volume::Observer {
   void let_go(Peer& peer, const std::vector<Volume::Loss>& losses);
   void go_on_letting_go(Peer& peer);
   void forget_removed(Peer& peer);
+  bool may_be_removed(GroupId group);  // a connected peer does not know it, and its names are on their way
 
   // --- tokens.cc
   void group_changed(GroupId group, RecordType because) override;  // any thread

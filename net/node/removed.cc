@@ -68,6 +68,13 @@ void Node::Impl::go_on_letting_go(Peer& peer) {
   if (!peer.letting_go && peer.stream->receiver.held()) peer.stream->receiver.go_on();
 }
 
+bool Node::Impl::may_be_removed(GroupId group) {
+  const bool unknown = group != kNameSpace && std::any_of(peers.begin(), peers.end(), [&](const auto& peer) {
+    return peer->stream && !peer->stream->sender.positions().knows(group);
+  });
+  return unknown && receiving(kNameSpace);
+}
+
 // Of a group that is gone there is nothing to settle any more, and nobody to say so.
 void Node::Impl::forget_removed(Peer& peer) {
   for (auto it = peer.courses.begin(); it != peer.courses.end();) {

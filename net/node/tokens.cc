@@ -70,8 +70,8 @@ void Node::Impl::settle() {
     bool named = raw(state->owner) == 0 && state->taker == options.node;
     SettleFacts facts;
     facts.all_heard = heard || alone || settled_once;
-    facts.adopting = receiving(group);
-    facts.following = parted(group);
+    facts.adopting = receiving(group) || may_be_removed(group);
+    facts.following = parted(group) || closed_to_follow.contains(group);
     facts.inconsistent = state->inconsistent;
     if (!may_settle(facts)) continue;
     if (named) {

@@ -74,6 +74,19 @@ TEST_SUITE("node removed") {
     CHECK(snapshots(t.a()) == 1);
   }
 
+  TEST_CASE("an image that was removed meanwhile is not opened for its guest before it goes") {
+    FailedOwner t(311);
+    REQUIRE(ok(remove(t.b(), "web.img")) == "");
+    t.come_back();
+    bool opened = false;
+    REQUIRE(t.cluster.until([&] {
+      opened |= t.a().volume->gate(t.web) == Gate::kOpen;
+      return !t.a().volume->group(t.web);
+    }));
+    CHECK_FALSE(opened);
+    t.settle();
+  }
+
   TEST_CASE("nothing is kept of an image that went with all that this node had of it") {
     FailedOwner t(304, "");
     REQUIRE(ok(t.b().write("web.img", 200, "from b")) == "");
