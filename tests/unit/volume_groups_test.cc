@@ -197,11 +197,15 @@ TEST_CASE("a base copy replaces what was there, and names that the source does n
   auto image = a.open_image(id);
   a.write(*image, 0, std::string(30000, 'a'));
   a.write(*image, 1 << 20, std::string(30000, 'b'));
-  b.create("extra");
+  ObjectId extra = b.create("extra");
   b->make_directory({}, b->make_directory({}, kRootObject, "e", 0700)->object, "f", 0700);
   REQUIRE(b->release(kNameSpace, kA));
+  // An image goes only once it is given up.
+  b->set_gate(extra, Gate::kInconsistent);
+  REQUIRE(b->keep_as_snapshot(extra, "left-b"));
   join(a, b);
-  CHECK(b->list(kRootObject)->size() == 1);
+  CHECK(!b->group(extra));
+  CHECK(b->list(kRootObject)->size() == 2);
   CHECK(b->attributes(d)->stat.permissions == 0711);
   auto there = b.open_path("d/a", false);
   CHECK(b.read(*there, 0, 2 << 20) == a.read(*image, 0, 2 << 20));
@@ -212,7 +216,7 @@ TEST_CASE("a base copy replaces what was there, and names that the source does n
   b.lose_power_and_open();
   there = b.open_path("d/a", false);
   CHECK(b.read(*there, 0, 2 << 20) == a.read(*image, 0, 2 << 20));
-  CHECK(b->list(kRootObject)->size() == 1);
+  CHECK(b->list(kRootObject)->size() == 2);
   CHECK(errno_of(b->take(id, EpochCause::kForced)) == 0);
 }
 
