@@ -26,9 +26,17 @@ class Flush {
 
 }  // namespace
 
-// One record for what no flush has covered yet; a repeated or concurrent flush adds none. A full
-// journal, or a gate that is closed, does not keep the flush itself from being made. Returns what has
-// to become durable. The caller holds the group's lock.
+// Whether nothing but its beginning says that this node went on in the present epoch: whoever compares histories
+// later takes such an epoch for one that nobody was answered in.
+bool Volume::Impl::epoch_unused(VolumeGroup& group) {
+  std::lock_guard lock(group.mutex);
+  return group.owner == node_ && !group.history.empty() &&
+         position_of(group).seq <= group.history.back().parent.seq + 1;
+}
+
+// One record for what no flush has covered yet; a repeated or concurrent flush adds none. A gate that is closed
+// does not keep the flush itself from being made, nor does a full journal, but in an epoch that is unused: then it
+// is kWouldWait. Returns what has to become durable. The caller holds the group's lock.
 Result<Lsn> Volume::Impl::append_flush(VolumeGroup& group, const Caller& caller) {
   Lsn through = group.last_change.load(std::memory_order_acquire);
   bool open = group.gate.load(std::memory_order_acquire) == Gate::kOpen &&
@@ -36,7 +44,7 @@ Result<Lsn> Volume::Impl::append_flush(VolumeGroup& group, const Caller& caller)
   if (!open || group.flush_appended.load(std::memory_order_acquire) >= through)
     return std::max(through, group.flush_appended.load(std::memory_order_acquire));
   auto end = append_flush_record(group, caller);
-  if (!end && end.error().kind == ErrorKind::kWouldWait) return through;
+  if (!end && end.error().kind == ErrorKind::kWouldWait && !(hooks_ && epoch_unused(group))) return through;
   return end;
 }
 
@@ -54,7 +62,7 @@ Result<Lsn> Volume::Impl::append_flush_record(VolumeGroup& group, const Caller& 
   draft.header.connection = raw(caller.request.connection);
   draft.header.unique = caller.request.unique;
   draft.payload = payload;
-  VMFS_ASSIGN(Journal::Reservation place, journal_->reserve(draft, &group.cursor));
+  VMFS_ASSIGN(Journal::Reservation place, reserve(draft, &group.cursor));
   VMFS_TRY(journal_->commit(draft, place));
   raise_to(group.last_record, place.end);
   raise_to(group.flush_appended, place.end);
@@ -80,28 +88,39 @@ void Volume::Impl::finish_flush(VolumeGroup& group, Lsn through, std::function<v
   flush->ended(journal_->sync_through(through));
 }
 
-void Volume::flush(Object& handle, const Caller& caller, std::function<void(Result<>)> done) {
-  Impl& v = *impl_;
-  const std::shared_ptr<Inode>& inode = handle.inode;
-  if (inode->local) return done({});
+// What is flushed here and not on a peer that was counted lost belongs to a new epoch, so a flush waits for that
+// epoch's room in the journal. The applier makes it: it needs no flush, and nothing from the peers that are away.
+void Volume::Impl::flush_image(Volume& volume, std::shared_ptr<Inode> inode, const Caller& caller,
+                               std::function<void(Result<>)> done) {
   VolumeGroup& group = inode->image->group;
-  if (group.flushed() && v.journal_->durable_lsn() >= group.last_change.load()) return done({});
+  if (group.flushed() && journal_->durable_lsn() >= group.last_change.load()) return done({});
   Result<Lsn> through = 0;
   for (;;) {
-    // A peer may be counted lost at any moment: what is flushed here and not there belongs to a new epoch.
-    const std::uint32_t events = v.epoch_events_.load();
+    // A peer may be counted lost at any moment.
+    const std::uint32_t events = epoch_events_.load();
     if (group.epoch_events.load() != events) {
-      auto begun = begin_epoch_if_due(inode->id);
-      if (!begun && begun.error().kind != ErrorKind::kWouldWait) return done(std::move(begun));
+      std::unique_lock<ImageLock> lock(inode->image->lock);
+      auto begun = begin_epoch_locked(group);
+      if (!begun && flush_needs(begun.error())) through = pass(std::move(begun.error()));
     }
+    if (!through) break;
     std::shared_lock<ImageLock> lock(inode->image->lock);
-    through = v.append_flush(group, caller);
-    if (!through || events == v.epoch_events_.load()) break;
+    through = append_flush(group, caller);
+    if (!through || events == epoch_events_.load()) break;
   }
+  if (!through && through.error().kind == ErrorKind::kWouldWait)
+    return volume.park(inode->id, [this, &volume, inode, caller, done = std::move(done)]() mutable {
+      flush_image(volume, std::move(inode), caller, std::move(done));
+    });
   if (!through) return done(pass(std::move(through.error())));
   // The group lives as long as its inode: until the answer.
-  v.finish_flush(group, *through,
-                 [inode, done = std::move(done)](Result<> result) { done(std::move(result)); });
+  finish_flush(group, *through,
+               [inode, done = std::move(done)](Result<> result) { done(std::move(result)); });
+}
+
+void Volume::flush(Object& handle, const Caller& caller, std::function<void(Result<>)> done) {
+  if (handle.inode->local) return done({});
+  impl_->flush_image(*this, handle.inode, caller, std::move(done));
 }
 
 void Volume::flush_names(const Caller& caller, std::function<void(Result<>)> done) {
@@ -114,12 +133,15 @@ void Volume::flush_names(const Caller& caller, std::function<void(Result<>)> don
     if (auto made = v.make_names(); !made) return done(Impl::unknown_outcome(made.error()));
     for (;;) {
       const std::uint32_t events = v.epoch_events_.load();
-      auto begun = v.begin_epoch_locked(group);
-      if (!begun && begun.error().kind != ErrorKind::kWouldWait) return done(std::move(begun));
-      through = v.append_flush(group, caller);
+      if (auto begun = v.begin_epoch_locked(group); !begun && v.flush_needs(begun.error()))
+        through = pass(std::move(begun.error()));
+      else
+        through = v.append_flush(group, caller);
       if (!through || events == v.epoch_events_.load()) break;
     }
   }
+  if (!through && through.error().kind == ErrorKind::kWouldWait)
+    return park(kNameSpace, [this, caller, done = std::move(done)] { flush_names(caller, done); });
   if (!through) return done(pass(std::move(through.error())));
   v.finish_flush(group, *through, std::move(done));
 }

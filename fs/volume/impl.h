@@ -322,6 +322,11 @@ struct Volume::Impl {
   // replay and receive(). True if it was.
   Result<bool> advance(VolumeGroup& group, const RecordHeader& header, ByteView payload);
   Result<> begin_base(VolumeGroup& group, const RecordHeader& header, const BaseBegin& begin);
+  void flush_image(Volume& volume, std::shared_ptr<Inode> inode, const Caller& caller,
+                   std::function<void(Result<>)> done);
+  bool epoch_unused(VolumeGroup& group);
+  // Why an epoch could not begin: without peers there is nobody whom a full journal would keep from learning of it.
+  bool flush_needs(const Error& error) const { return hooks_ || error.kind != ErrorKind::kWouldWait; }
   Result<Lsn> append_flush(VolumeGroup& group, const Caller& caller);
   // Its end. kWouldWait: the journal is full.
   Result<Lsn> append_flush_record(VolumeGroup& group, const Caller& caller);

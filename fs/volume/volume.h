@@ -175,7 +175,8 @@ class Volume {
   // Whence data or hole; kNotFound (ENXIO) past the end.
   Result<std::uint64_t> seek(Object& image, std::uint64_t offset, bool data);
   // Makes what the image has so far durable, as the mode demands. `done` is called once, maybe before
-  // this returns, from any thread. Without peers it is called before this returns.
+  // this returns, from any thread. Without peers it is called before this returns, unless the flush is parked: one
+  // that begins an epoch waits for room in the journal, as changes do.
   void flush(Object& image, const Caller&, std::function<void(Result<>)> done);
   // The same for the name space: fsync of a directory.
   void flush_names(const Caller&, std::function<void(Result<>)> done);

@@ -298,6 +298,48 @@ class Asking : public ReplicationHooks {
   std::vector<std::function<void(Result<>)>> waiting;
 };
 
+TEST_CASE("a flush without a lost peer waits for its epoch while the journal is full") {
+  VolumeHome home;
+  ObjectId id = home.create("a"), other = home.create("other");
+  auto image = home.open_image(id), filler = home.open_image(other);
+  REQUIRE(home.flush(*image));
+  Asking hooks;
+  home->set_hooks(&hooks);
+  home.write(*image, 0, "of the old epoch");
+  const std::string block(128u << 10, 'f');
+  while (home->write(*filler, {}, 0, as_bytes(block)))
+    ;
+  // The last segment is for urgent records: they fill it.
+  do {
+    home->begin_epochs(EpochCause::kPeerLost);
+  } while (home->begin_epoch_if_due(other));
+  const std::size_t epochs = home->group(id)->history.size();
+  std::optional<Result<>> flushed, names;
+  home->flush(*image, {}, [&](Result<> result) { flushed = std::move(result); });
+  home->flush_names({}, [&](Result<> result) { names = std::move(result); });
+  CHECK(!home->run_parked());
+  CHECK(hooks.waiting.empty());
+  CHECK(!flushed);
+  CHECK(home->group(id)->history.size() == epochs);
+  // Nobody flushes, and the applier makes room all the same.
+  for (int round = 0; round < 10 && hooks.waiting.size() < 2; ++round) {
+    home.apply_all();
+    REQUIRE(home->checkpoint());
+    home.clock.advance(1'000'000'000);
+    (void)home->apply_some(false);
+    (void)home->run_parked();
+  }
+  REQUIRE(hooks.waiting.size() == 2);
+  for (auto& done : hooks.waiting) done({});
+  hooks.waiting.clear();
+  REQUIRE((flushed && *flushed));
+  REQUIRE((names && *names));
+  const GroupState state = *home->group(id);
+  CHECK(state.history.size() == epochs + 1);
+  CHECK(state.seq > state.history.back().parent.seq + 1);  // and a record in it says so
+  home->set_hooks(nullptr);
+}
+
 TEST_CASE("requests wait for a token, for room on the link, and for the peers' answer to a flush") {
   VolumeHome home;
   ObjectId id = home.create("a");
