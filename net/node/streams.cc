@@ -108,6 +108,7 @@ void Node::Impl::pump(Peer& peer) {
   if (!peer.stream || peer.connection == nullptr) return;
   Sender& sender = peer.stream->sender;
   bool sync_now = options.settings.mode == ReplicationMode::kSync && !flush_waits.empty() && peer.counts;
+  const Lsn received = sender.received(), durable = sender.durable();
   auto result = sender.pump(ship_limit(), sync_now, compression());
   if (!result) {
     problem("journal-read", fmt::format("the journal cannot be read for {}: {}\ncheck its disk:  dmesg", peer.info.name,
@@ -118,6 +119,8 @@ void Node::Impl::pump(Peer& peer) {
   if (!problems.empty()) problem("journal-read", "");
   peer.stream->copies.advance();
   update_sync(peer);
+  // What was passed over counts as confirmed, and no acknowledgement will come that says so.
+  if (sender.received() != received || sender.durable() != durable) check_flushes();
 }
 
 void Node::Impl::pump_all() {

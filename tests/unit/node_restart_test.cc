@@ -52,6 +52,22 @@ TEST_SUITE("node") {
     t.check_equal();
   }
 
+  TEST_CASE("an owner that remembers less of what the peer has than the peer has does not wait for it") {
+    TwoNodes t(43, ReplicationMode::kSync, 64u << 20);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    t.settle();
+    // More than writers may be ahead of a peer, and all of it is confirmed; the last checkpoint says nothing of it.
+    constexpr std::uint64_t kPiece = 256u << 10;
+    for (std::uint64_t i = 0; i < 48; ++i) REQUIRE(ok(t.a().write("web.img", i * kPiece, std::string(kPiece, 'x'))) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.a().kill();
+    t.a().start({"b"}, true);
+    t.settle();
+    CHECK(ok(t.a().write("web.img", 0, "on")) == "");
+    CHECK(ok(t.a().flush("web.img")) == "");
+    t.check_equal();
+  }
+
   TEST_CASE("what an owner's journal lost comes back from the peer, and then it goes on") {
     int lost = 0;
     for (std::uint64_t seed = 1; seed <= 8; ++seed) {

@@ -86,7 +86,7 @@ TEST_SUITE("seed_runner") {
   TEST_CASE("without a count it ends with the time") {
     SharedRuns shared;
     SeedRunner runner(2);
-    CHECK(runner.run({"count", "", [](std::uint64_t) {}, 1}, 0, 0, 0.05, 1).seeds > 2);
+    CHECK(runner.run({"count", "", [](std::uint64_t) {}, 1}, 0, 0, 1, 1).seeds > 2);
     CHECK(runner.run({"count", "", count_it, 1}, 0, 0, 0, 1).seeds == 0);
   }
 }
