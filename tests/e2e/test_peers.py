@@ -1,6 +1,7 @@
 """Two nodes and what a person, a stranger or a bad network does to them."""
 
 import errno
+import json
 import mmap
 import os
 import pty
@@ -337,8 +338,11 @@ def commands_and_their_answers(scratch):
         a, b = pair.a, pair.b
         os.mkdir(a / "guests")
         write_file(a / "guests/x.img", b"x")
-        everywhere = answer(0, "status", parts=(a.mnt, b.mnt))
-        assert everywhere.count("healthy") >= 2, everywhere
+        # Whatever else is mounted on this machine is listed as well, and counts.
+        everything = [json.loads(line) for line in vmfs("status", "--json", check=False).stdout.splitlines()]
+        assert {volume["mountpoint"]: volume["healthy"] for volume in everything}.items() >= \
+            {a.mnt: True, b.mnt: True}.items(), everything
+        answer(0 if all(volume["healthy"] for volume in everything) else 3, "status", parts=(a.mnt, b.mnt))
         answer(0, "status", a.store, parts=("in sync", "if a dies now:  nothing is lost"))
         answer(0, "status", b / "guests", "--json", parts=('"path":"guests/x.img"', '"role":"secondary"'))
         answer(1, "status", a / "missing", parts=("missing", "no such file"))
