@@ -87,6 +87,7 @@ Result<bool> Volume::apply_some(bool all) {
   v.no_problem("apply");
   if (*more) return true;
   VMFS_TRY(v.checkpoint_locked());
+  v.pass_share_ = std::max(Impl::kPassShareLeast, v.pass_share_ / 2);
   return all && v.dirty_since_ns_.load() != 0;
 }
 
@@ -125,10 +126,10 @@ Result<> Volume::Impl::start_pass() {
   VMFS_TRY(put_back());
   VMFS_ASSIGN(Lsn place, take_sample());
   pass_.started_ns = std::max<std::int64_t>(1, clock_.monotonic_ns());
-  // At most as much of the journal as makes a pass due. When more has gathered (after a start, or behind a
-  // slow disk) it is freed bit by bit, and a daemon that dies again and again still gets on. (It may be any
-  // place: a record counts by its beginning, here and in replay, and what is durable ends with a record.)
-  pass_.through = std::min(place, applied_through_ + journal_->bytes_max() / 4);
+  // At most as much of the journal as makes a pass due, and less at first. When more has gathered (after a start,
+  // or behind a slow disk) it is freed bit by bit, and a daemon that dies again and again still gets on. (It may
+  // be any place: a record counts by its beginning, here and in replay, and what is durable ends with a record.)
+  pass_.through = std::min(place, applied_through_ + journal_->bytes_max() / pass_share_);
   if (!mistakes.apply_before_durable) VMFS_TRY(journal_->sync_through(pass_.through));
   // Received records that are not yet shown are in no index. Asked before the list is: what has been
   // shown by now has also been listed.

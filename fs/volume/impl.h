@@ -377,6 +377,9 @@ struct Volume::Impl {
     bool visited = false;
   };
   Pass pass_;
+  // A pass covers one in so many bytes of the journal: a sixteenth after a start, then more.
+  static constexpr std::uint64_t kPassShareLeast = 4;
+  std::uint64_t pass_share_ = 4 * kPassShareLeast;
   bool checkpoint_wanted_ = false;
   Lsn applied_through_ = 0;  // of the last complete pass; in the store, but not yet synced there
   // Of the last checkpoint: all below is durable in the store. Written under apply_mutex_.
