@@ -129,7 +129,8 @@ Result<> Volume::Impl::start_pass() {
   // At most as much of the journal as makes a pass due, and less at first. When more has gathered (after a start,
   // or behind a slow disk) it is freed bit by bit, and a daemon that dies again and again still gets on. (It may
   // be any place: a record counts by its beginning, here and in replay, and what is durable ends with a record.)
-  pass_.through = std::min(place, applied_through_ + journal_->bytes_max() / pass_share_);
+  const Lsn begin = std::max(applied_through_, journal_->oldest_lsn());  // the log does not begin at 0
+  pass_.through = std::min(place, begin + journal_->bytes_max() / pass_share_);
   if (!mistakes.apply_before_durable) VMFS_TRY(journal_->sync_through(pass_.through));
   // Received records that are not yet shown are in no index. Asked before the list is: what has been
   // shown by now has also been listed.

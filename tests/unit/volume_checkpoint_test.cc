@@ -116,9 +116,9 @@ TEST_CASE("what gathered in the journal is freed bit by bit, also after a death"
   const Lsn before = home->stored_lsn();
   // A little at first, which is done soon; then more, as long as the daemon lives.
   const std::uint64_t size = home->journal().bytes_max();
-  Lsn stored_before = before;
+  Lsn stored_before = std::max(before, oldest);
   for (std::uint64_t most : {size / 16, size / 8, size / 4}) {
-    for (int i = 0; home->stored_lsn() == stored_before; ++i) {
+    for (int i = 0; home->stored_lsn() <= stored_before; ++i) {
       REQUIRE(i < 1000);
       REQUIRE(home->apply_some(true));
     }
