@@ -35,10 +35,10 @@ inline constexpr std::uint64_t kSpaceMargin = 16u << 20;
 // Data that one call of apply_some() carries over.
 inline constexpr std::uint64_t kApplyStep = 16u << 20;
 
-// A record that receive() has appended and publish_received() has not yet shown.
-// Whether a history that ends with `seq` contains the position; nothing: it does not reach back so far.
+// Whether a history that ends with `seq` contains the position; nothing: it does not reach back so far. (removal.cc)
 std::optional<bool> history_contains(const std::vector<EpochEntry>& epochs, std::uint64_t seq, Position position);
 
+// A record that receive() has appended and publish_received() has not yet shown.
 struct PendingRecord {
   Lsn lsn = 0, end = 0;
   RecordHeader header;

@@ -3,7 +3,6 @@
 
 namespace vmfs {
 
-// Whether the history that ends with `seq` contains the position; nothing: it does not reach back so far.
 std::optional<bool> history_contains(const std::vector<EpochEntry>& epochs, std::uint64_t seq, Position position) {
   for (std::size_t i = 0; i < epochs.size(); ++i)
     if (epochs[i].epoch == position.epoch)

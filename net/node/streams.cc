@@ -120,7 +120,7 @@ void Node::Impl::pump(Peer& peer) {
   peer.stream->copies.advance();
   update_sync(peer);
   // What was passed over counts as confirmed, and no acknowledgement will come that says so.
-  if (sender.received() != received || sender.durable() != durable) check_flushes();
+  if (peer.stream && (sender.received() != received || sender.durable() != durable)) check_flushes();
 }
 
 void Node::Impl::pump_all() {

@@ -1,7 +1,7 @@
 // The simulator: runs scenarios from seeds for a time, and says which seeds fail and how to replay
 // them.
 //
-//   sim [--seconds N] [--seed S] [--count N] [--jobs N] [--scenario NAME] [--mistake NAME|all] [--long]
+//   sim [--seconds N] [--seed S] [--count N] [--jobs N] [--scenario NAME] [--mistake NAME|all]
 //   [--verbose]
 //
 // With --jobs, N seeds of a scenario run at once, each in a process of its own; the time is the clock's.
@@ -32,7 +32,6 @@ struct Arguments {
   std::uint64_t count = 0;  // 0: as many as the time allows
   std::string scenario, mistake, program;
   unsigned jobs = 1;
-  bool long_run = false;
 };
 
 std::string replay(const Arguments& arguments, const Scenario& scenario, std::uint64_t seed,
@@ -95,7 +94,7 @@ bool run_mistake(SeedRunner& runner, const KnownMistake& mistake, const Argument
 int usage(const char* program, const std::string& wrong) {
   fmt::print(stderr,
              "sim: {}\nusage: {} [--seconds N] [--seed S] [--count N] [--jobs N] "
-             "[--scenario NAME] [--mistake NAME|all] [--long] [--verbose]\nscenarios:\n",
+             "[--scenario NAME] [--mistake NAME|all] [--verbose]\nscenarios:\n",
              wrong, program);
   for (const Scenario& scenario : scenarios())
     fmt::print(stderr, "  {:<24}{}\n", scenario.name, scenario.about);
@@ -110,8 +109,8 @@ int run(int count, char** values) {
   arguments.program = values[0];
   for (int i = 1; i < count; ++i) {
     const std::string option = values[i];
-    if (option == "--long" || option == "--verbose") {
-      (option == "--long" ? arguments.long_run : verbose) = true;
+    if (option == "--verbose") {
+      verbose = true;
       continue;
     }
     if (i + 1 == count) return usage(values[0], option + ": unknown, or its value is missing");
@@ -137,7 +136,6 @@ int run(int count, char** values) {
     else
       return usage(values[0], option + ": unknown option");
   }
-  if (arguments.long_run) arguments.seconds = std::max(arguments.seconds, 3600.0);
   if (!arguments.scenario.empty() && !find_scenario(arguments.scenario))
     return usage(values[0], arguments.scenario + ": no such scenario");
   // The scenarios provoke errors all the time: the log of them is for replaying.
