@@ -2,13 +2,13 @@
 #include <fmt/format.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <memory>
 
 #include "cli/commands.h"
 #include "cli/inspect.h"
 #include "cli/recover.h"
+#include "fs/base/digits.h"
 
 namespace vmfs {
 
@@ -28,8 +28,7 @@ Result<Lsn> parse_lsn(std::string_view text) {
     base = 16;
   }
   Lsn lsn = 0;
-  auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), lsn, base);
-  if (error != std::errc() || end != digits.data() + digits.size() || digits.empty())
+  if (!parse_digits(digits, lsn, base))
     return fail(ErrorKind::kInvalid, EINVAL,
                 fmt::format("\"{}\" is not an LSN: give the number that the error message names, as "
                             "0x4000120 or in decimal digits",

@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <span>
 
 #include "cli/config.h"
+#include "fs/base/digits.h"
 
 namespace vmfs {
 
@@ -46,17 +46,11 @@ Result<Value> value_of(const Words<Value, N>& words, std::string_view text) {
 constexpr int kZstdLevelLeast = -7;
 constexpr int kZstdLevelMost = 19;
 
-template <class Integer>
-bool parse_hex(std::string_view text, Integer& out) {
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out, 16);
-  return error == std::errc() && end == text.data() + text.size() && !text.empty();
-}
-
 bool parse_hex_bytes(std::string_view text, std::span<std::byte> out) {
   bool good = text.size() == 2 * out.size();
   for (std::size_t i = 0; good && i < out.size(); ++i) {
     std::uint8_t value = 0;
-    good = parse_hex(text.substr(2 * i, 2), value);
+    good = parse_digits(text.substr(2 * i, 2), value, 16);
     out[i] = std::byte{value};
   }
   return good;
@@ -81,11 +75,9 @@ Result<std::optional<std::int32_t>> parse_compression(std::string_view text) {
   if (text == "off") return std::optional<std::int32_t>(0);
   constexpr std::string_view kPrefix = "zstd:";
   if (text.starts_with(kPrefix)) {
-    std::string_view digits = text.substr(kPrefix.size());
     std::int32_t level = 0;
-    auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), level);
-    if (error == std::errc() && end == digits.data() + digits.size() && level >= kZstdLevelLeast &&
-        level <= kZstdLevelMost && level != 0)
+    if (parse_digits(text.substr(kPrefix.size()), level) && level >= kZstdLevelLeast && level <= kZstdLevelMost &&
+        level != 0)
       return std::optional<std::int32_t>(level);
   }
   return bad_value(text, fmt::format("auto, off, zstd:N with N from {} to {} but not 0",
@@ -101,11 +93,8 @@ Result<std::int64_t> parse_start_alone(std::string_view text) {
   constexpr std::string_view kPrefix = "after:";
   constexpr std::int64_t kSecondsMost = 86400;
   if (text.starts_with(kPrefix)) {
-    std::string_view digits = text.substr(kPrefix.size());
     std::int64_t seconds = 0;
-    auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), seconds);
-    if (error == std::errc() && end == digits.data() + digits.size() && seconds > 0 &&
-        seconds <= kSecondsMost)
+    if (parse_digits(text.substr(kPrefix.size()), seconds) && seconds > 0 && seconds <= kSecondsMost)
       return seconds * 1'000'000'000;
   }
   return bad_value(text, fmt::format("never, after:SECONDS with SECONDS from 1 to {}", kSecondsMost));
@@ -142,7 +131,7 @@ Result<VolumeId> parse_volume_id(std::string_view text) {
 
 Result<NodeId> parse_node_id(std::string_view text) {
   std::uint64_t value = 0;
-  if (text.size() != 16 || !parse_hex(text, value) || value == 0)
+  if (text.size() != 16 || !parse_digits(text, value, 16) || value == 0)
     return bad_value(text, "16 hexadecimal digits, as `vmfs init` or `vmfs join` wrote them");
   return NodeId{value};
 }

@@ -4,12 +4,13 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <limits>
 #include <string>
 
 #include <fmt/format.h>
+
+#include "fs/base/digits.h"
 
 namespace vmfs {
 namespace {
@@ -23,12 +24,6 @@ std::string_view next_word(std::string_view& line) {
   const std::string_view word = line.substr(0, line.find(' '));
   line.remove_prefix(word.size());
   return word;
-}
-
-template <class Number>
-bool parse(std::string_view text, Number& out, int base) {
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out, base);
-  return error == std::errc{} && end == text.data() + text.size() && !text.empty();
 }
 
 // "1: POSIX  ADVISORY  WRITE 1234 fd:01:5678 0 EOF"; "->" after the number marks one that waits.
@@ -48,9 +43,9 @@ bool line_shows(std::string_view line, unsigned major, unsigned minor, std::uint
   if (colon == std::string_view::npos || second == std::string_view::npos) return false;
   unsigned its_major = 0, its_minor = 0;
   std::uint64_t its_inode = 0;
-  if (!parse(place.substr(0, colon), its_major, 16) ||
-      !parse(place.substr(colon + 1, second - colon - 1), its_minor, 16) ||
-      !parse(place.substr(second + 1), its_inode, 10)) {
+  if (!parse_digits(place.substr(0, colon), its_major, 16) ||
+      !parse_digits(place.substr(colon + 1, second - colon - 1), its_minor, 16) ||
+      !parse_digits(place.substr(second + 1), its_inode, 10)) {
     return false;
   }
   if (its_major != major || its_minor != minor || its_inode != inode) return false;
@@ -58,8 +53,8 @@ bool line_shows(std::string_view line, unsigned major, unsigned minor, std::uint
   if (access != "READ" || kind != "OFDLCK") return false;
 
   std::uint64_t first = 0, last = kEndOfFile;
-  if (!parse(first_text, first, 10)) return false;
-  if (last_text != "EOF" && !parse(last_text, last, 10)) return false;
+  if (!parse_digits(first_text, first, 10)) return false;
+  if (last_text != "EOF" && !parse_digits(last_text, last, 10)) return false;
   if (first < kQemuFirst || last > kQemuLast) return false;
   return (first <= kQemuWrite && last >= kQemuWrite) || (first <= kQemuResize && last >= kQemuResize);
 }

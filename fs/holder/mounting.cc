@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <climits>
 #include <cstdlib>
 #include <cstring>
@@ -19,6 +18,7 @@
 
 #include <fmt/format.h>
 
+#include "fs/base/digits.h"
 #include "fs/base/log.h"
 #include "fs/fuse/kernel.h"
 #include "fs/holder/inherited.h"
@@ -48,11 +48,6 @@ std::string_view next_word(std::string_view& line) {
   const std::string_view word = line.substr(0, line.find(' '));
   line.remove_prefix(std::min(word.size() + 1, line.size()));
   return word;
-}
-
-bool parse_decimal(std::string_view text, unsigned& out) {
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc{} && end == text.data() + text.size();
 }
 
 std::vector<MountEntry> all_mounts() {
@@ -86,8 +81,8 @@ std::vector<MountEntry> mounts_in(std::string_view table) {
     entry.type = next_word(line);
     entry.source = unescaped(next_word(line));
     const std::size_t colon = device.find(':');
-    if (colon == device.npos || !parse_decimal(device.substr(0, colon), entry.major) ||
-        !parse_decimal(device.substr(colon + 1), entry.minor) || entry.type.empty())
+    if (colon == device.npos || !parse_digits(device.substr(0, colon), entry.major) ||
+        !parse_digits(device.substr(colon + 1), entry.minor) || entry.type.empty())
       continue;
     mounts.push_back(std::move(entry));
   }
@@ -248,8 +243,9 @@ Result<> unmount_and_wait(const std::string& mountpoint, const std::optional<Hol
   ::close(process);
   if (ready > 0) return {};
   return fail(ErrorKind::kBusy, ETIMEDOUT,
-              fmt::format("{} is unmounted, but its daemon (process {}) is still closing the volume; "
-                          "wait for it, or look at its log",
+              fmt::format("{0} is unmounted, but its daemon (process {1}) goes on: it is still closing the volume (wait "
+                          "for it, or look at its log), or a container has the mount too; which:  grep -ls {0} "
+                          "/proc/[0-9]*/mountinfo",
                           mountpoint, status->daemon_pid));
 }
 

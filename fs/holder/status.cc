@@ -6,13 +6,13 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 
 #include <fmt/format.h>
 
+#include "fs/base/digits.h"
 #include "fs/holder/holder.h"
 #include "fs/holder/status.h"
 
@@ -41,12 +41,6 @@ std::string with_its_lines(std::string_view text) {
     out += escape && next == 'n' ? '\n' : text[i];
   }
   return out;
-}
-
-template <class Number>
-bool parse_decimal(std::string_view text, Number& out) {
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc{} && end == text.data() + text.size();
 }
 
 bool state_of(std::string_view word, HolderStatus::State& out) {
@@ -92,7 +86,7 @@ std::uint64_t start_in_stat(std::string_view text) {
     if (i == 0 && (word == "Z" || word == "X")) return 0;
   }
   std::uint64_t ticks = 0;
-  return parse_decimal(word, ticks) ? ticks : 0;
+  return parse_digits(word, ticks) ? ticks : 0;
 }
 
 std::uint64_t process_start(int process) {
@@ -154,17 +148,17 @@ Result<HolderStatus> parse_holder_status(std::string_view text, const std::strin
     if (key == "state") {
       has_state = good = state_of(value, status.state);
     } else if (key == "holder") {
-      good = parse_decimal(value, status.holder_pid) && status.holder_pid > 0;
+      good = parse_digits(value, status.holder_pid) && status.holder_pid > 0;
     } else if (key == "holder-started") {
-      good = parse_decimal(value, status.holder_started);
+      good = parse_digits(value, status.holder_started);
     } else if (key == "daemon") {
-      good = parse_decimal(value, status.daemon_pid) && status.daemon_pid >= 0;
+      good = parse_digits(value, status.daemon_pid) && status.daemon_pid >= 0;
     } else if (key == "starts") {
-      good = parse_decimal(value, status.starts);
+      good = parse_digits(value, status.starts);
     } else if (key == "crashes") {
-      good = parse_decimal(value, status.crashes);
+      good = parse_digits(value, status.crashes);
     } else if (key == "since") {
-      good = parse_decimal(value, status.since_wall_ns);
+      good = parse_digits(value, status.since_wall_ns);
     } else if (key == "mountpoint") {
       status.mountpoint = with_its_lines(value);
     } else if (key == "volume") {

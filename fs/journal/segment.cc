@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 
 #include "fs/base/check.h"
+#include "fs/base/digits.h"
 #include "fs/journal/record_check.h"
 
 namespace vmfs {
@@ -18,11 +18,9 @@ constexpr std::string_view kSparePrefix = "spare-";
 constexpr std::size_t kDigits = 16;
 constexpr std::size_t kZeroChunk = 1u << 20;
 
-std::optional<std::uint64_t> parse_digits(std::string_view text) {
-  if (text.size() != kDigits) return std::nullopt;
+std::optional<std::uint64_t> number_in(std::string_view text) {
   std::uint64_t number = 0;
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, 16);
-  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  if (text.size() != kDigits || !parse_digits(text, number, 16)) return std::nullopt;
   // Only the spelling that we write: another one would be a second file of the same number.
   if (fmt::format("{:016x}", number) != text) return std::nullopt;
   return number;
@@ -37,7 +35,7 @@ std::string segment_name(std::uint64_t number) {
 std::optional<std::uint64_t> parse_segment_name(std::string_view name) {
   if (!name.ends_with(kSegmentSuffix)) return std::nullopt;
   name.remove_suffix(kSegmentSuffix.size());
-  return parse_digits(name);
+  return number_in(name);
 }
 
 std::string spare_name(std::uint64_t number) {
@@ -47,7 +45,7 @@ std::string spare_name(std::uint64_t number) {
 bool is_spare_name(std::string_view name) {
   if (!name.starts_with(kSparePrefix)) return false;
   name.remove_prefix(kSparePrefix.size());
-  return parse_digits(name).has_value();
+  return number_in(name).has_value();
 }
 
 Result<std::unique_ptr<File>> make_zero_file(Disk& disk, const std::string& name,

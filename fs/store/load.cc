@@ -1,9 +1,9 @@
 // Finding out what a store holds.
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 
+#include "fs/base/digits.h"
 #include "fs/base/log.h"
 #include "fs/store/store_state.h"
 
@@ -58,8 +58,7 @@ tl::unexpected<Error> damaged(const Disk& disk, const std::string& path, std::st
 // unlinked/'s names are ids; nothing else there is ours.
 bool is_id_name(const std::string& name) {
   std::uint64_t value = 0;
-  auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), value, 16);
-  return error == std::errc() && fmt::format("{}", ObjectId{value}) == name;
+  return parse_digits(name, value, 16) && fmt::format("{}", ObjectId{value}) == name;
 }
 
 }  // namespace

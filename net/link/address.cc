@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <cerrno>
-#include <charconv>
+
+#include "fs/base/digits.h"
 
 namespace vmfs {
 
@@ -44,8 +45,7 @@ Result<HostPort> parse_address(std::string_view text) {
   HostPort address{std::string(host), kDefaultPort};
   if (has_port) {
     unsigned value = 0;
-    auto [stop, error] = std::from_chars(port.data(), port.data() + port.size(), value);
-    if (error != std::errc() || stop != port.data() + port.size() || value > 65535)
+    if (!parse_digits(port, value) || value > 65535)
       return wrong(text, "the port is no number from 0 to 65535");
     address.port = static_cast<std::uint16_t>(value);
   }
