@@ -5,8 +5,9 @@
 namespace vmfs {
 namespace {
 
-std::int64_t data_bytes(const ChunkEntry& entry) {
-  return entry.payload == 0 ? 0 : std::int64_t{entry.end} - entry.start;
+// What it will take up in the store, as far as it may not have that already.
+std::int64_t stored_bytes(const ChunkEntry& entry) {
+  return entry.payload == 0 && !entry.keep_allocated ? 0 : std::int64_t{entry.end} - entry.start;
 }
 
 // Reused by all calls of a thread, so that the hot path allocates nothing.
@@ -38,13 +39,13 @@ IndexChange ChunkExtents::insert(const ChunkEntry& added) {
 
   if (first == last) {  // nothing there: the common case of random writes
     entries_.insert(entries_.begin() + static_cast<std::ptrdiff_t>(first), added);
-    return {1, data_bytes(added)};
+    return {1, stored_bytes(added)};
   }
   if (last - first == 1 && entries_[first].start == added.start &&
       entries_[first].end == added.end) {  // a block written again
     ChunkEntry& old = entries_[first];
     if (old.lsn > added.lsn) return {};
-    IndexChange change{0, data_bytes(added) - data_bytes(old)};
+    IndexChange change{0, stored_bytes(added) - stored_bytes(old)};
     old = added;
     return change;
   }
@@ -102,8 +103,8 @@ IndexChange ChunkExtents::cut(std::uint32_t start) {
 IndexChange ChunkExtents::splice(std::size_t first, std::size_t last,
                                  const std::vector<ChunkEntry>& replacement) {
   IndexChange change;
-  for (std::size_t i = first; i < last; ++i) change.bytes -= data_bytes(entries_[i]);
-  for (const ChunkEntry& entry : replacement) change.bytes += data_bytes(entry);
+  for (std::size_t i = first; i < last; ++i) change.bytes -= stored_bytes(entries_[i]);
+  for (const ChunkEntry& entry : replacement) change.bytes += stored_bytes(entry);
   const std::size_t old_count = last - first, new_count = replacement.size();
   change.entries = static_cast<std::int64_t>(new_count) - static_cast<std::int64_t>(old_count);
   const auto at = entries_.begin() + static_cast<std::ptrdiff_t>(first);

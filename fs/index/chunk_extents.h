@@ -31,7 +31,7 @@ static_assert(sizeof(ChunkEntry) == 24);
 // What an operation changed, for the counters of the layers above.
 struct IndexChange {
   std::int64_t entries = 0;
-  std::int64_t bytes = 0;  // of data, zeros not counted
+  std::int64_t bytes = 0;  // that the store is to take up: data, and zeros that keep their blocks
   IndexChange& operator+=(const IndexChange& other) {
     entries += other.entries;
     bytes += other.bytes;

@@ -118,7 +118,7 @@ IndexChange IndexGeneration::take_out_of_zero_range(std::uint64_t chunk) {
   whole.end = kChunk;
   whole.lsn = range->second.lsn;
   whole.keep_allocated = range->second.keep;
-  change.entries += trim_zero_ranges(chunk, chunk + 1, whole.lsn, true);
+  change += trim_zero_ranges(chunk, chunk + 1, whole.lsn, true);
   Page& page = make_page(chunk);
   change += page.slots[chunk % kPageChunks].extents.insert(whole);
   set_occupied(page, chunk % kPageChunks);
@@ -139,7 +139,7 @@ void IndexGeneration::insert_exclusive(const Part& part) {
 void IndexGeneration::insert_zero_chunks(std::uint64_t first, std::uint64_t end, Lsn lsn,
                                          bool keep) {
   IndexChange change;
-  change.entries += trim_zero_ranges(first, end, lsn, false);
+  change += trim_zero_ranges(first, end, lsn, false);
 
   // Chunks that have something newer stay chunks and get the zeros as an extent below that.
   std::vector<std::uint64_t> newer;
@@ -179,7 +179,7 @@ void IndexGeneration::insert_zero_chunks(std::uint64_t first, std::uint64_t end,
   auto add = [&](std::uint64_t from, std::uint64_t to) {
     if (from >= to) return;
     zero_ranges_.emplace(from, ZeroRange{to, lsn, keep});
-    ++change.entries;
+    change += {1, keep ? static_cast<std::int64_t>((to - from) * kChunk) : 0};
   };
   std::uint64_t cursor = first;
   for (const auto& [from, to] : taken) {
@@ -190,9 +190,8 @@ void IndexGeneration::insert_zero_chunks(std::uint64_t first, std::uint64_t end,
   count(change);
 }
 
-std::int64_t IndexGeneration::trim_zero_ranges(std::uint64_t first, std::uint64_t end, Lsn lsn,
-                                               bool only_same) {
-  const auto before = static_cast<std::int64_t>(zero_ranges_.size());
+IndexChange IndexGeneration::trim_zero_ranges(std::uint64_t first, std::uint64_t end, Lsn lsn, bool only_same) {
+  IndexChange change{-static_cast<std::int64_t>(zero_ranges_.size()), 0};
   auto range = zero_ranges_.upper_bound(first);
   if (range != zero_ranges_.begin()) --range;
   while (range != zero_ranges_.end() && range->first < end) {
@@ -204,10 +203,12 @@ std::int64_t IndexGeneration::trim_zero_ranges(std::uint64_t first, std::uint64_
       continue;
     }
     range = zero_ranges_.erase(range);
+    if (old.keep) change.bytes -= static_cast<std::int64_t>((std::min(old.end, end) - std::max(start, first)) * kChunk);
     if (start < first) zero_ranges_.emplace(start, ZeroRange{first, old.lsn, old.keep});
     if (old.end > end) range = zero_ranges_.emplace(end, old).first;
   }
-  return static_cast<std::int64_t>(zero_ranges_.size()) - before;
+  change.entries += static_cast<std::int64_t>(zero_ranges_.size());
+  return change;
 }
 
 void IndexGeneration::remove_zeros(std::uint64_t offset, std::uint64_t end, Lsn lsn) {
@@ -218,7 +219,7 @@ void IndexGeneration::remove_zeros(std::uint64_t offset, std::uint64_t end, Lsn 
         edge % kChunk != 0 && range != zero_ranges_.end() && range->second.lsn == lsn)
       change += take_out_of_zero_range(edge / kChunk);
   const std::uint64_t first = (offset + kChunk - 1) / kChunk, last = end / kChunk;
-  if (first < last) change.entries += trim_zero_ranges(first, last, lsn, true);
+  if (first < last) change += trim_zero_ranges(first, last, lsn, true);
   for (std::size_t at = page_at_or_after(offset / kChunk / kPageChunks); at < pages_.size(); ++at) {
     Page& page = *pages_[at].second;
     const std::uint64_t page_start = pages_[at].first * kPageChunks;
@@ -241,7 +242,7 @@ void IndexGeneration::cut(std::uint64_t size) {
   IndexChange change;
   const std::uint64_t whole = (size + kChunk - 1) / kChunk;  // the first chunk to go as a whole
   if (size % kChunk != 0) change += take_out_of_zero_range(size / kChunk);
-  change.entries += trim_zero_ranges(whole, kNoChunk, ~Lsn{0}, false);
+  change += trim_zero_ranges(whole, kNoChunk, ~Lsn{0}, false);
   for (std::size_t at = page_at_or_after(size / kChunk / kPageChunks); at < pages_.size(); ++at) {
     Page& page = *pages_[at].second;
     const std::uint64_t page_start = pages_[at].first * kPageChunks;

@@ -101,8 +101,8 @@ class IndexGeneration {
   std::size_t page_at_or_after(std::uint64_t page) const;
   ZeroRanges::const_iterator zero_range_of(std::uint64_t chunk) const;
   // Takes [first, end) out of all zero ranges older than or as old as `lsn` (exactly as old, if
-  // `only_same`); returns how many ranges there are more than before.
-  std::int64_t trim_zero_ranges(std::uint64_t first, std::uint64_t end, Lsn lsn, bool only_same);
+  // `only_same`).
+  IndexChange trim_zero_ranges(std::uint64_t first, std::uint64_t end, Lsn lsn, bool only_same);
   static void set_occupied(Page& page, std::uint64_t slot) {
     const std::uint64_t bit = std::uint64_t{1} << slot;
     if (page.slots[slot].extents.empty())

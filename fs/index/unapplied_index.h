@@ -27,7 +27,7 @@ struct UnappliedExtent {
   std::uint64_t length = 0;
   Lsn lsn = 0;      // of the record that wrote it: its age
   Lsn payload = 0;  // of the first byte in the journal; 0: the range reads as zeros
-  bool keep_allocated = false;  // with zeros: write them, instead of freeing the blocks
+  bool keep_allocated = false;  // with zeros: the range is to have blocks afterwards
 };
 
 // A piece of a lookup's answer; the pieces cover the range without gap or overlap, in order.
@@ -61,7 +61,7 @@ class UnappliedIndex {
 
   bool empty() const { return entries_.load(std::memory_order_acquire) == 0; }
   std::uint64_t entries() const { return entries_.load(std::memory_order_relaxed); }
-  std::uint64_t bytes() const;  // of data extents: what is still to be written to the store
+  std::uint64_t bytes() const;  // of data, and of zeros that keep their blocks: what the store is to take up
 
   // --- Applier (one at a time) -----------------------------------------------------------------
 

@@ -138,6 +138,8 @@ class LogSearch {
       return at->first;
     }
     std::uint64_t number = geometry_.number(log_.start);
+    // A pass of the applier may end between two segments.
+    log_.start = std::max(log_.start, geometry_.first_record(number));
     // All is in the store, up to the end of a complete segment whose successor is not ready.
     if (!files_.segments.contains(number) && log_.start == geometry_.first_record(number) &&
         number > 0 && files_.segments.contains(number - 1))

@@ -25,6 +25,7 @@ struct GroupState {
   // (kEpoch, kTaken) bears the new epoch and parent.seq + 1. Empty: nothing is known here yet.
   std::vector<EpochEntry> history;
   std::uint64_t seq = 0;
+  Position position() const { return {history.empty() ? EpochId{} : history.back().epoch, seq}; }
   // The last record of the group that was in a segment which has been recycled: who is behind it
   // cannot be caught up from this journal.
   Position recycled;

@@ -8,10 +8,12 @@
 namespace vmfs {
 
 namespace {
-constexpr std::uint64_t kZeroPiece = 1u << 20;  // zeros are written in pieces of this size
-const Bytes& zero_piece() {
-  static const Bytes zeros(kZeroPiece);
-  return zeros;
+// A file system that cannot reserve goes without: it is no promise that a guest could see broken.
+Result<> reserve_blocks(File& file, std::uint64_t offset, std::uint64_t length, bool keep_size) {
+  auto allocated = file.allocate(offset, length, keep_size, "store.apply");
+  if (!allocated && allocated.error().kind != ErrorKind::kUnsupported && allocated.error().number != EOPNOTSUPP)
+    return allocated;
+  return {};
 }
 }  // namespace
 
@@ -20,21 +22,27 @@ const Bytes& zero_piece() {
 Result<std::int64_t> Volume::sync_if_due() {
   Impl& v = *impl_;
   v.retry_parked();
-  std::uint64_t bytes = v.journal_->unsynced_bytes();
-  if (bytes == 0) return v.options_.sync_interval_ns;
-  std::int64_t since = v.journal_->unsynced_since_ns();
-  std::int64_t age = since == 0 ? 0 : since;
-  if (bytes < v.options_.sync_bytes && age < v.options_.sync_interval_ns)
-    return v.options_.sync_interval_ns - age;
-  auto synced = v.journal_->sync_through(v.journal_->written_lsn());
+  VMFS_ASSIGN(std::int64_t next, v.sync_journal_if_due());
+  // What a peer sent before its connection ended: nobody else would show it, and the applier waits for that. Why it
+  // cannot be shown is a problem that the volume tells by itself.
+  if (v.first_pending_.load() != 0) (void)publish_received(v.journal_->durable_lsn());
+  return next;
+}
+
+Result<std::int64_t> Volume::Impl::sync_journal_if_due() {
+  std::uint64_t bytes = journal_->unsynced_bytes();
+  if (bytes == 0) return options_.sync_interval_ns;
+  const std::int64_t age = journal_->unsynced_since_ns();
+  if (bytes < options_.sync_bytes && age < options_.sync_interval_ns) return options_.sync_interval_ns - age;
+  auto synced = journal_->sync_through(journal_->written_lsn());
   if (!synced) {
-    v.problem("journal", fmt::format("the journal cannot be made durable: {}; nothing is "
-                                     "acknowledged until it can\ncheck the disk of the journal:  df, dmesg",
-                                     synced.error().message));
+    problem("journal", fmt::format("the journal cannot be made durable: {}; nothing is acknowledged until it can\n"
+                                   "check the disk of the journal:  df, dmesg",
+                                   synced.error().message));
     return pass(std::move(synced.error()));
   }
-  v.no_problem("journal");
-  return v.options_.sync_interval_ns;
+  no_problem("journal");
+  return options_.sync_interval_ns;
 }
 
 bool Volume::Impl::apply_due() {
@@ -53,6 +61,12 @@ bool Volume::Impl::apply_due() {
 
 Result<bool> Volume::apply_some(bool all) {
   Impl& v = *impl_;
+  constexpr std::int64_t kTryNamesNs = 200'000'000;
+  if (std::int64_t now = v.clock_.monotonic_ns();
+      v.names_late_.load() && (all || now - v.names_tried_ns_.load() >= kTryNamesNs)) {
+    v.names_tried_ns_.store(now);
+    (void)v.make_late_names();  // what keeps it is a problem that status shows; data are carried on all the same
+  }
   v.delete_orphans();
   constexpr std::int64_t kAskSpaceNs = 1'000'000'000;
   if (std::int64_t now = v.clock_.monotonic_ns(); now - v.space_asked_ns_.load() >= kAskSpaceNs) {
@@ -247,11 +261,7 @@ Result<> Volume::Impl::cut_and_reserve(Inode& inode, File& file, Lsn durable) {
   }
   while (!image.allocations.empty() && image.allocations.front().lsn < durable) {
     const auto& allocation = image.allocations.front();
-    auto allocated =
-        file.allocate(allocation.offset, allocation.length, allocation.keep_size, "store.apply");
-    if (!allocated && allocated.error().kind != ErrorKind::kUnsupported &&
-        allocated.error().number != EOPNOTSUPP)
-      return allocated;
+    VMFS_TRY(reserve_blocks(file, allocation.offset, allocation.length, allocation.keep_size));
     image.allocations.erase(image.allocations.begin());
     image.allocations_changed();
   }
@@ -297,13 +307,11 @@ Result<> Volume::Impl::apply_extents(Inode& inode, File& file,
 }
 
 Result<> Volume::Impl::apply_zeros(File& file, const UnappliedExtent& extent) {
-  if (!extent.keep_allocated) return file.punch_hole(extent.offset, extent.length, "store.apply");
-  for (std::uint64_t done = 0; done < extent.length;) {
-    std::uint64_t part = std::min(kZeroPiece, extent.length - done);
-    VMFS_TRY(file.write(ByteView(zero_piece()).first(part), extent.offset + done, "store.apply"));
-    done += part;
-  }
-  return {};
+  VMFS_TRY(file.punch_hole(extent.offset, extent.length, "store.apply"));
+  if (!extent.keep_allocated) return {};
+  // Blocks without content: however long the range is, this takes no longer. It lies within the image, and what lies
+  // behind the file's end could be lost when the file gets the image's size.
+  return reserve_blocks(file, extent.offset, extent.length, false);
 }
 
 void Volume::Impl::unlist_if_applied(Inode& inode) {

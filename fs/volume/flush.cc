@@ -129,8 +129,8 @@ void Volume::flush_names(const Caller& caller, std::function<void(Result<>)> don
   if (group.flushed() && v.journal_->durable_lsn() >= group.last_change.load()) return done({});
   Result<Lsn> through = 0;
   {
-    std::unique_lock lock(v.names_mutex_);
-    if (auto made = v.make_names(); !made) return done(Impl::unknown_outcome(made.error()));
+    auto lock = v.lock_names();
+    if (!lock) return done(Impl::unknown_outcome(lock.error()));
     for (;;) {
       const std::uint32_t events = v.epoch_events_.load();
       if (auto begun = v.begin_epoch_locked(group); !begun && v.flush_needs(begun.error()))

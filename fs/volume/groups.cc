@@ -126,8 +126,13 @@ bool Volume::change_gate(GroupId id, Gate from, Gate to) {
   VolumeGroup* group = v.find_group(id, alive);
   if (!group) return false;
   // A tail that came back from a peer belongs to the state that is opened: who may change the group must
-  // not read it as it was before.
-  if (to == Gate::kOpen && v.first_pending_.load() != 0 && !publish_received(v.journal_->durable_lsn())) return false;
+  // not read it as it was before. All of it: a removal that came, and is shown later, would take new changes with it.
+  if (to == Gate::kOpen && v.first_pending_.load() != 0) {
+    if (!v.journal_->sync_through(v.journal_->written_lsn())) return false;
+    if (!publish_received(v.journal_->durable_lsn())) return false;
+    group = v.find_group(id, alive);
+    if (!group) return false;
+  }
   if (!group->gate.compare_exchange_strong(from, to, std::memory_order_acq_rel)) return false;
   // Another daemon of this connection is to know.
   if ((from == Gate::kSuspended) != (to == Gate::kSuspended)) {
@@ -311,18 +316,27 @@ Result<Lsn> Volume::Impl::release_locked(VolumeGroup& group, NodeId taker, Gate 
   return place.end;
 }
 
-Result<Lsn> Volume::take(GroupId id, EpochCause cause) {
+Result<Lsn> Volume::take(GroupId id, EpochCause cause, Gate gate, std::optional<Position> decided_at) {
   Impl& v = *impl_;
-  // All that was received belongs to the state that is taken.
-  if (v.first_pending_.load() != 0) {
-    VMFS_TRY(v.journal_->sync_through(v.journal_->written_lsn()));
-    VMFS_TRY(publish_received(v.journal_->durable_lsn()));
-  }
   bool was_suspended = false;
-  VMFS_ASSIGN(Lsn end, v.with_group_locked(id, [&](VolumeGroup& group) {
-    was_suspended = group.gate.load() == Gate::kSuspended;
-    return v.take_locked(group, cause);
-  }));
+  std::vector<Impl::Notice> notices;
+  auto take_all = [&]() -> Result<Lsn> {
+    // All that was received belongs to the state that is taken, and nothing arrives meanwhile.
+    std::lock_guard lock(v.receive_mutex_);
+    if (v.first_pending_.load() != 0) {
+      VMFS_TRY(v.journal_->sync_through(v.journal_->written_lsn()));
+      VMFS_TRY(v.publish_locked(v.journal_->durable_lsn(), notices));
+    }
+    return v.with_group_locked(id, [&](VolumeGroup& group) -> Result<Lsn> {
+      was_suspended = group.gate.load() == Gate::kSuspended;
+      if (decided_at && v.position_of(group) != *decided_at)
+        return fail(ErrorKind::kRefused, EBUSY, fmt::format("group {} has been changed by a peer meanwhile", id));
+      return v.take_locked(group, cause, gate);
+    });
+  };
+  Result<Lsn> end = take_all();
+  v.tell(notices);
+  if (!end) return end;
   // Whoever took it by force may start its guest now: the death of this daemon must not stop that.
   if (was_suspended) {
     std::lock_guard lock(v.apply_mutex_);
@@ -331,7 +345,7 @@ Result<Lsn> Volume::take(GroupId id, EpochCause cause) {
   return end;
 }
 
-Result<Lsn> Volume::Impl::take_locked(VolumeGroup& group, EpochCause cause) {
+Result<Lsn> Volume::Impl::take_locked(VolumeGroup& group, EpochCause cause, Gate gate) {
   {
     std::lock_guard lock(group.mutex);
     if (group.inconsistent)
@@ -344,7 +358,7 @@ Result<Lsn> Volume::Impl::take_locked(VolumeGroup& group, EpochCause cause) {
                                                                 : RecordType::kEpoch,
                                     cause));
   group.epoch_events.store(events);
-  group.gate.store(Gate::kOpen, std::memory_order_release);
+  group.gate.store(gate, std::memory_order_release);
   orphans_wait_.store(true);
   return end;
 }

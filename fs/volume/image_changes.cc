@@ -170,7 +170,7 @@ Result<Attributes> Volume::set_attributes(const Caller& caller, ObjectId object,
   if (!inode->image) {
     if (change.size)
       return fail(ErrorKind::kInvalid, inode->is_directory() ? EISDIR : EINVAL);
-    std::unique_lock lock(v.names_mutex_);
+    VMFS_ASSIGN(auto names_lock, v.lock_names());
     if (inode->deleted) return fail(ErrorKind::kNotFound, ENOENT);
     if (sets) {
       VMFS_TRY(v.enter_names(0));

@@ -19,6 +19,9 @@ Result<ObjectRef> Volume::open_image(ObjectId object, bool writable, bool has_wr
     return handle;
   }
   if (!inode->image) return fail(ErrorKind::kInvalid, ELOOP);
+  if (v.loses_its_name(object))
+    return fail(ErrorKind::kIo, EIO,
+                fmt::format("image {} was removed, which the store has refused so far; see vmfs status", object));
   VolumeImage& image = *inode->image;
   handle->revocations = image.group.revocations.load(std::memory_order_acquire);
   std::lock_guard open_lock(image.open_mutex);
@@ -138,30 +141,39 @@ Result<> Volume::write(Object& handle, const Caller& caller, std::uint64_t offse
   if (handle.revocations != image.group.revocations.load(std::memory_order_acquire)) [[unlikely]]
     return fail(ErrorKind::kReadOnly, EIO, "the image was handed over since it was opened");
   VMFS_TRY(v.admit(&inode, offset, bytes.size()));
-  VMFS_ASSIGN(auto lock, v.enter<std::shared_lock<ImageLock>>(image));
   if (placed == Placed::kAtEnd) [[unlikely]] {
+    // The kernel lets one writer in at a time, but sends the parts of a long asynchronous write at once.
+    VMFS_ASSIGN(auto lock, v.enter<std::unique_lock<ImageLock>>(image));
     offset = image.size.load(std::memory_order_acquire);
     if (v.beyond_image_max(offset, bytes.size())) return fail(ErrorKind::kInvalid, EFBIG);
+    return v.write_locked(handle, caller, offset, bytes);
   }
+  VMFS_ASSIGN(auto lock, v.enter<std::shared_lock<ImageLock>>(image));
+  return v.write_locked(handle, caller, offset, bytes);
+}
+
+Result<> Volume::Impl::write_locked(Object& handle, const Caller& caller, std::uint64_t offset, ByteView bytes) {
+  Inode& inode = *handle.inode;
+  VolumeImage& image = *inode.image;
   if (!handle.wrote.load(std::memory_order_relaxed) && !handle.wrote.exchange(true))
     image.writers.fetch_add(1);
-  v.list(inode);
+  list(inode);
 
   Draft draft;
   draft.header.type = RecordType::kWrite;
   draft.header.group = raw(inode.id);
   draft.header.offset = offset;
   draft.header.extent = bytes.size();
-  draft.header.wall_ns = v.clock_.wall_ns();
+  draft.header.wall_ns = clock_.wall_ns();
   draft.header.connection = raw(caller.request.connection);
   draft.header.unique = caller.request.unique;
   draft.payload = bytes;
-  VMFS_ASSIGN(Journal::Reservation place, v.reserve(draft, &image.group.cursor));
-  VMFS_TRY(v.journal_->commit(draft, place));
+  VMFS_ASSIGN(Journal::Reservation place, reserve(draft, &image.group.cursor));
+  VMFS_TRY(journal_->commit(draft, place));
 
   image.index.insert({offset, bytes.size(), place.lsn, place.lsn + sizeof(RecordHeader), false});
   inode.content_changed(place.lsn, draft.header.wall_ns, offset + bytes.size());
-  v.changed(image.group, caller.request, place.end);
+  changed(image.group, caller.request, place.end);
   return {};
 }
 

@@ -2,7 +2,7 @@
 //
 // Locks, in the order in which they may be taken:
 //   apply_mutex_     applier, checkpoints, snapshots
-//   receive_mutex_   receive(), publish_received()
+//   receive_mutex_   receive(), publish_received(), take()
 //   names_mutex_     the tree; exclusive for every change of the name space. Also what guards the
 //                    name space's group as an image's lock guards the image's
 //   VolumeImage::lock, VolumeImage::open_mutex
@@ -72,6 +72,8 @@ struct Volume::Impl {
   NameTree tree_;
   VolumeGroup names_{kNameSpace};
   std::deque<NameChange> unmade_names_;  // guarded by names_mutex_
+  std::atomic<bool> names_late_{false};  // there are some which could not be made when they were recorded
+  std::atomic<std::int64_t> names_tried_ns_{0};
   // Inodes of objects whose kCreate was received and is not yet published. Guarded by receive_mutex_.
   std::unordered_map<ObjectId, std::shared_ptr<Inode>> arriving_;
   // While a base copy of the name space comes in: where it began, and what it has listed. Guarded by
@@ -86,8 +88,10 @@ struct Volume::Impl {
   VolumeGroup* find_group(GroupId group, std::shared_ptr<Inode>& keeps_alive) const;
   Attributes attributes_now(Inode& inode);
 
-  // With names_mutex_ held exclusively: may the name space change now? Makes what is still unmade.
-  // `bytes`: what the change will need in the store.
+  // names_mutex_, exclusively, once every change that is in the journal is made: what is looked up under it is
+  // what the next change follows on. What keeps one from being made is the answer.
+  Result<std::unique_lock<std::shared_mutex>> lock_names();
+  // With lock_names(): may the name space change now? `bytes`: what the change will need in the store.
   Result<> enter_names(std::uint64_t bytes);
   struct NameRecord {
     RecordType type{};
@@ -103,8 +107,12 @@ struct Volume::Impl {
   // The directory, or why it cannot be changed. names_mutex_ held.
   Result<std::shared_ptr<Inode>> directory(ObjectId object) const;
   Result<std::shared_ptr<Inode>> changeable_directory(ObjectId object, std::string_view name) const;
-  // Applies what is in unmade_names_; stops at the first that cannot be.
+  // Applies what is in unmade_names_; stops at the first that cannot be. names_mutex_ held exclusively.
   Result<> make_names();
+  // The same for what could not be made at once, when there is such; tells the observers. No lock held.
+  Result<> make_late_names();
+  // Whether a change that is not made yet takes the image's name away. names_mutex_ held.
+  bool loses_its_name(ObjectId object) const;
   // What the guest is told when that fails after its change was recorded: kIo, EIO.
   static tl::unexpected<Error> unknown_outcome(const Error& error);
   // One record of the name space: to the store by redo, then to memory.
@@ -161,6 +169,8 @@ struct Volume::Impl {
       VMFS_TRY(begin_epoch_locked(image.group));
     }
   }
+  // With the image's lock from enter(): the record, the journal, the index.
+  Result<> write_locked(Object& handle, const Caller& caller, std::uint64_t offset, ByteView bytes);
   Error closed_gate(GroupId group, Gate gate);
   // kWouldWait for something else than a gate.
   static tl::unexpected<Error> would_wait();
@@ -305,7 +315,7 @@ struct Volume::Impl {
   // With the group's own lock held exclusively. Durable on return.
   Result<Lsn> append_epoch(VolumeGroup& group, RecordType type, EpochCause cause);
   Result<Lsn> release_locked(VolumeGroup& group, NodeId taker, Gate before);
-  Result<Lsn> take_locked(VolumeGroup& group, EpochCause cause);
+  Result<Lsn> take_locked(VolumeGroup& group, EpochCause cause, Gate gate);
   // Runs `f` with the group's own lock held exclusively; kNotFound if there is no such group.
   template <class F>
   auto with_group_locked(GroupId id, F&& f) -> decltype(f(names_)) {
@@ -345,6 +355,8 @@ struct Volume::Impl {
     bool group_changed = false, image_changed = false;
     std::vector<std::pair<ObjectId, std::string>> names;
   };
+  // The names that a record of the name space concerns.
+  static Result<std::vector<std::pair<ObjectId, std::string>>> names_in(RecordType type, ByteView payload);
   Result<> check_received(const ReceivedRecord& record,
                           std::unordered_map<GroupId, Position>& positions, bool& repeat);
   // arriving_ is guarded by receive_mutex_ and looked at by these only.
@@ -404,6 +416,7 @@ struct Volume::Impl {
   std::uint64_t sample_distance() const { return journal_->bytes_max() / 16; }
   Result<Lsn> take_sample();
   Result<> sample_if_due();
+  Result<std::int64_t> sync_journal_if_due();
   bool apply_due();
   Result<> start_pass();
   Result<bool> apply_step();

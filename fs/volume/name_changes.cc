@@ -5,10 +5,18 @@
 
 namespace vmfs {
 
+Result<std::unique_lock<std::shared_mutex>> Volume::Impl::lock_names() {
+  for (;;) {
+    std::unique_lock lock(names_mutex_);
+    if (unmade_names_.empty()) return lock;
+    lock.unlock();
+    VMFS_TRY(make_late_names());
+  }
+}
+
 Result<> Volume::Impl::enter_names(std::uint64_t bytes) {
   Gate gate = names_.gate.load(std::memory_order_acquire);
   if (gate != Gate::kOpen) return pass(closed_gate(kNameSpace, gate));
-  VMFS_TRY(make_names());
   VMFS_TRY(begin_epoch_locked(names_));
   if (bytes != 0) {
     VMFS_TRY(admit_file());
@@ -56,9 +64,11 @@ Result<> Volume::Impl::change_names(std::span<const NameRecord> changes) {
     changed(names_, changes[0].request, end);
     committed = make_names();
   }
+  if (committed) return {};
+  names_late_.store(true);
+  want_apply();
   // Nor may a full store, say, be taken for a refusal.
-  if (!committed) return unknown_outcome(committed.error());
-  return {};
+  return unknown_outcome(committed.error());
 }
 
 tl::unexpected<Error> Volume::Impl::unknown_outcome(const Error& error) {
@@ -84,6 +94,38 @@ Result<> Volume::Impl::make_names() {
     no_problem("names");
   }
   return {};
+}
+
+Result<> Volume::Impl::make_late_names() {
+  std::vector<Notice> notices;
+  Result<> made;
+  {
+    std::unique_lock lock(names_mutex_);
+    const std::deque<NameChange> late = unmade_names_;
+    made = make_names();
+    for (std::size_t i = 0; i + unmade_names_.size() < late.size(); ++i) {
+      VMFS_ASSIGN(auto names, names_in(late[i].header.type, late[i].payload));
+      notices.push_back({.group = kNameSpace, .because = late[i].header.type, .names = std::move(names)});
+    }
+    names_late_.store(!unmade_names_.empty());
+  }
+  // The kernel knows them as they were when the client was told of the failure.
+  tell(notices);
+  return made;
+}
+
+bool Volume::Impl::loses_its_name(ObjectId object) const {
+  return std::any_of(unmade_names_.begin(), unmade_names_.end(), [object](const NameChange& change) {
+    if (change.header.type == RecordType::kUnlink) {
+      auto unlink = decode<Unlink>(change.payload);
+      return unlink && unlink->object == object;
+    }
+    if (change.header.type == RecordType::kRename) {
+      auto rename = decode<Rename>(change.payload);
+      return rename && rename->replaced == object;
+    }
+    return false;
+  });
 }
 
 namespace {
@@ -265,7 +307,11 @@ Result<> Volume::Impl::delete_orphan(const std::shared_ptr<Inode>& inode) {
 
 void Volume::Impl::delete_orphans() {
   if (!orphans_wait_.exchange(false)) return;
-  std::unique_lock lock(names_mutex_);
+  auto lock = lock_names();
+  if (!lock) {
+    orphans_wait_.store(true);
+    return;
+  }
   std::vector<std::shared_ptr<Inode>> orphans;
   for (const auto& [id, inode] : tree_.objects())
     if (inode->image && !inode->parent) orphans.push_back(inode);

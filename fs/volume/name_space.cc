@@ -136,7 +136,7 @@ Result<Attributes> Volume::Impl::create_named(const Caller& caller, ObjectId par
     if (!inode) return fail(ErrorKind::kNotFound, ENOENT);
     return attributes_now(*inode);
   }
-  std::unique_lock lock(names_mutex_);
+  VMFS_ASSIGN(auto lock, lock_names());
   VMFS_ASSIGN(auto directory, changeable_directory(parent, name));
   if (tree_.child(*directory, name)) return fail(ErrorKind::kExists, EEXIST);
   VMFS_TRY(enter_names(kNameCost));
@@ -195,7 +195,7 @@ Result<Attributes> Volume::make_symlink(const Caller& caller, ObjectId parent,
 Result<> Volume::Impl::remove_named(const Caller& caller, ObjectId parent, std::string_view name,
                                     bool directory) {
   if (answer_to(caller)) return {};
-  std::unique_lock lock(names_mutex_);
+  VMFS_ASSIGN(auto lock, lock_names());
   VMFS_ASSIGN(auto above, changeable_directory(parent, name));
   auto inode = tree_.child(*above, name);
   if (!inode) return fail(ErrorKind::kNotFound, ENOENT);
@@ -237,7 +237,7 @@ Result<> Volume::rename(const Caller& caller, ObjectId from_parent, std::string_
                         ObjectId to_parent, std::string_view to_name, bool no_replace) {
   Impl& v = *impl_;
   if (v.answer_to(caller)) return {};
-  std::unique_lock lock(v.names_mutex_);
+  VMFS_ASSIGN(auto lock, v.lock_names());
   VMFS_ASSIGN(auto from, v.changeable_directory(from_parent, from_name));
   VMFS_ASSIGN(auto to, v.changeable_directory(to_parent, to_name));
   auto inode = v.tree_.child(*from, from_name);

@@ -16,6 +16,9 @@ void Volume::park(GroupId group, std::function<void()> retry) {
   Impl::Parked parked{raw(waits_for) != 0 ? waits_for : group, std::move(retry)};
   std::vector<Impl::Parked> now;
   std::optional<Error> refusal;
+  // Looked up before: names_mutex_ is not taken under the parking's.
+  std::shared_ptr<Inode> alive;
+  VolumeGroup* const its_group = v.find_group(parked.group, alive);
   {
     // What it waits for may have come since the call failed: those who bring it take this mutex after
     // they changed what is looked at here.
@@ -29,7 +32,7 @@ void Volume::park(GroupId group, std::function<void()> retry) {
     if (raw(waits_for) == 0) answered = false;
     if (answered)
       now.push_back(std::move(parked));
-    else if (raw(waits_for) != 0 && gate(parked.group) != Gate::kOpen)
+    else if (raw(waits_for) != 0 && its_group && its_group->gate.load(std::memory_order_acquire) != Gate::kOpen)
       v.parking_.on_gate.push_back(std::move(parked));
     else if (v.resources_lack())
       v.parking_.on_resources.push_back(std::move(parked));

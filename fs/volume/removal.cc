@@ -26,6 +26,8 @@ std::optional<Volume::Loss> Volume::Impl::loss_of(ObjectId object, FinalHistory 
   VolumeGroup& group = inode->image->group;
   const Gate gate = group.gate.load(std::memory_order_acquire);
   const bool open = gate == Gate::kOpen || gate == Gate::kFrozen || gate == Gate::kReleasing;
+  // Who came through the gate before it was closed has ended.
+  if (!open) std::unique_lock<ImageLock>(inode->image->lock).unlock();
   bool alone = false;
   {
     std::lock_guard lock(group.mutex);

@@ -340,6 +340,25 @@ Result<> Volume::Impl::publish_locked(Lsn durable, std::vector<Notice>& notices)
   return {};
 }
 
+Result<std::vector<std::pair<ObjectId, std::string>>> Volume::Impl::names_in(RecordType type, ByteView payload) {
+  std::vector<std::pair<ObjectId, std::string>> names;
+  if (type == RecordType::kCreate) {
+    VMFS_ASSIGN(Create change, decode<Create>(payload));
+    names.emplace_back(change.parent, change.name);
+  } else if (type == RecordType::kUnlink) {
+    VMFS_ASSIGN(Unlink change, decode<Unlink>(payload));
+    names.emplace_back(change.parent, change.name);
+  } else if (type == RecordType::kRename) {
+    VMFS_ASSIGN(Rename change, decode<Rename>(payload));
+    names.emplace_back(change.from_parent, change.from_name);
+    names.emplace_back(change.to_parent, change.to_name);
+  } else if (type == RecordType::kBaseData) {
+    VMFS_ASSIGN(auto objects, decode<std::vector<BaseObject>>(payload));
+    for (const BaseObject& object : objects) names.emplace_back(object.parent, object.name);
+  }
+  return names;
+}
+
 Result<> Volume::Impl::publish_record(const PendingRecord& record, Notice& notice) {
   const RecordHeader& header = record.header;
   notice.group = GroupId{header.group};
@@ -347,23 +366,13 @@ Result<> Volume::Impl::publish_record(const PendingRecord& record, Notice& notic
   VolumeGroup* group = &names_;
   if (notice.group == kNameSpace) {
     std::unique_lock lock(names_mutex_);
+    VMFS_ASSIGN(notice.names, names_in(header.type, record.payload));
     if (header.type == RecordType::kCreate) {
       VMFS_ASSIGN(Create change, decode<Create>(record.payload));
       bring_in(change.object);
-      notice.names.emplace_back(change.parent, change.name);
-    } else if (header.type == RecordType::kUnlink) {
-      VMFS_ASSIGN(Unlink change, decode<Unlink>(record.payload));
-      notice.names.emplace_back(change.parent, change.name);
-    } else if (header.type == RecordType::kRename) {
-      VMFS_ASSIGN(Rename change, decode<Rename>(record.payload));
-      notice.names.emplace_back(change.from_parent, change.from_name);
-      notice.names.emplace_back(change.to_parent, change.to_name);
     } else if (header.type == RecordType::kBaseData) {
       VMFS_ASSIGN(auto objects, decode<std::vector<BaseObject>>(record.payload));
-      for (const BaseObject& object : objects) {
-        bring_in(object.object);
-        notice.names.emplace_back(object.parent, object.name);
-      }
+      for (const BaseObject& object : objects) bring_in(object.object);
     }
     VMFS_TRY(apply_name_record(header, record.payload, true));
     settle_published(names_, header.type, notice);

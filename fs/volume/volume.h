@@ -201,7 +201,7 @@ class Volume {
   Gate gate(GroupId group);
   void set_gate(GroupId group, Gate gate);
   // Only if it is `from` still: a hand-over may be closing it on another thread. False if it is not, or if
-  // it cannot be opened yet because what was received cannot be shown.
+  // it cannot be opened yet because what was received cannot be made durable and shown. Opening may sync.
   bool change_gate(GroupId group, Gate from, Gate to);
   // Wakes parked requests: they retry, or fail with `error`.
   void reopen(GroupId group);
@@ -214,8 +214,9 @@ class Volume {
   // its place, the gate is as it was before.
   Result<Lsn> release(GroupId group, NodeId taker);
   // Appends kTaken (or kEpoch for other causes) with a new epoch whose parent is the last position
-  // here, makes it durable, sets the owner to this node and opens the gate.
-  Result<Lsn> take(GroupId group, EpochCause cause);
+  // here, makes it durable, sets the owner to this node and its gate to `gate` (kOpen or kFrozen).
+  // kRefused, and nothing is changed: the group is not at `decided_at` any more, where that was decided.
+  Result<Lsn> take(GroupId group, EpochCause cause, Gate gate = Gate::kOpen, std::optional<Position> decided_at = {});
   // A peer was counted lost: the next change of every group owned here begins with a durable kEpoch.
   void begin_epochs(EpochCause cause);
   // Begins it now for this group if one is due. Durable on return.
@@ -308,7 +309,8 @@ class Volume {
 
   // --- Background (applier.cc); called by workers.h's threads, or by the simulator -------------------
 
-  // Syncs the journal if an interval or amount is exceeded. Returns ns until it may be due again.
+  // Syncs the journal if an interval or amount is exceeded, and shows what was received and is durable. Returns ns
+  // until a sync may be due again.
   Result<std::int64_t> sync_if_due();
   // Applies durable records if enough has gathered or waited (all of it if `all`), a bounded amount a
   // call; checkpoints when a pass is complete. True if there is more to do now.

@@ -329,6 +329,7 @@ void Node::Impl::hand_over_all(std::int64_t deadline_ns, Done done) {
   hand_over->done = std::move(done);
   wake_at(deadline_ns);
   auto last = std::make_shared<Lsn>(0);
+  releasing.insert(groups.begin(), groups.end());
   blocking(
       Shell::Lane::kSync,
       [this, groups, taker = taker->info.id, last]() -> Result<> {
@@ -339,7 +340,12 @@ void Node::Impl::hand_over_all(std::int64_t deadline_ns, Done done) {
         }
         return {};
       },
-      [this, last](Result<> result) {
+      [this, groups, last](Result<> result) {
+        for (GroupId group : groups) {
+          releasing.erase(group);
+          unmatched.insert(group);
+        }
+        match_frozen();
         if (!hand_over) return;
         if (!result) {
           Done failed = std::move(hand_over->done);

@@ -33,7 +33,7 @@ Result<> Node::Impl::keep_aside(const std::vector<GroupId>& to_keep, const std::
     auto known = done.find(each);
     if (known != done.end() && known->second.position == position) continue;
     auto made = volume.keep_as_snapshot(each, name);
-    if (!made && made.error().kind != ErrorKind::kNotFound) return made;
+    if (!made && volume.group(each)) return made;  // of one that is gone there is nothing to keep
     done[each] = {name, position};
   }
   return {};
@@ -93,9 +93,7 @@ void Node::Impl::stop_following(GroupId group, bool settled) {
   if (!state || state->inconsistent) return;  // replaced in part: a copy ends that
   if (state->owner != options.node) {
     volume.change_gate(group, Gate::kInconsistent, Gate::kSecondary);
-  } else if (settled && was_open) {
-    volume.change_gate(group, Gate::kInconsistent, frozen.load() ? Gate::kFrozen : Gate::kOpen);
-  } else {
+  } else if (!settled || !was_open || !volume.change_gate(group, Gate::kInconsistent, idle_gate())) {
     volume.change_gate(group, Gate::kInconsistent, Gate::kSuspended);
     unsettled.insert(group);
   }

@@ -170,7 +170,7 @@ struct Node::Impl final : Volume::Observer {
   void start();
   void stop();
   void tick();
-  std::int64_t now() { return clock.monotonic_ns(); }
+  std::int64_t now() const { return clock.monotonic_ns(); }
   void wake_at(std::int64_t at_ns) { shell.wake_at(at_ns); }
   // Runs `work` elsewhere and `done` here, unless the node was stopped.
   void blocking(Shell::Lane lane, std::function<Result<>()> work,
@@ -234,6 +234,9 @@ struct Node::Impl final : Volume::Observer {
   void update_counting();
   void persist(Peer& peer);
   void freeze_or_thaw();
+  void match_frozen();
+  // Of a group that is owned here and settled.
+  Gate idle_gate() const { return frozen.load() ? Gate::kFrozen : Gate::kOpen; }
   Peer* best_peer();
 
   // --- follow.cc
@@ -272,9 +275,10 @@ struct Node::Impl final : Volume::Observer {
   void release(GroupId group, NodeId taker, std::function<void(Result<>)> done);
   // `done` gets kWouldWait if it was decided on what does not hold any more: to be decided anew.
   void take(GroupId group, EpochCause cause, std::function<void(Result<>)> done);
-  bool may_still_take(GroupId group, EpochCause cause);
+  bool may_still_take(const GroupState& state, EpochCause cause);
   void settle();
   bool all_heard() const;
+  bool may_go_on_alone() const;
   bool active(GroupId group);
   std::int64_t taker_lag(Peer& peer);
 
@@ -353,6 +357,8 @@ struct Node::Impl final : Volume::Observer {
   Result<> keep_aside(const std::vector<GroupId>& to_keep, const std::string& name, std::map<GroupId, Kept>& done);
   // Groups that are closed because they follow, or their name is about to go: whether they were open.
   std::map<GroupId, bool> closed_to_follow;
+  // Owned here; whether they are open or frozen may not be as `frozen` says yet.
+  std::set<GroupId> unmatched;
   std::int64_t retry_flushes_ns = 0;  // 0: none waits for room in the journal
 
   // Looked at by any thread.

@@ -323,6 +323,7 @@ void Node::Impl::periodic(std::int64_t now_ns) {
   for (const auto& peer : peers)
     needed = std::min(needed, peer->stream ? peer->stream->sender.durable() : peer->persisted.confirmed);
   written_times.forget(needed);
+  match_frozen();
   poke();
 }
 

@@ -73,7 +73,7 @@ bool Node::Impl::ready(std::string* why) {
                                    ? fmt::format(" and {} more", unsettled.size() - 1)
                                    : std::string()));
   }
-  if (all_heard()) return true;
+  if (all_heard() || may_go_on_alone()) return true;
   // Not everybody was heard: ready if all is ours anyway (taken by force, or the daemon went on).
   for (const GroupState& state : volume.groups())
     if (state.owner != options.node || volume.gate(state.id) != Gate::kOpen)
@@ -84,7 +84,7 @@ bool Node::Impl::ready(std::string* why) {
 
 // What the peer has of the group, as far as known here.
 Held Node::Impl::held_by(const Peer& peer, const GroupState& state) {
-  Position all{state.history.empty() ? EpochId{} : state.history.back().epoch, state.seq};
+  const Position all = state.position();
   // What it owns, or released to this node, came from there.
   bool theirs = state.owner == peer.info.id || (raw(state.owner) == 0 && state.taker == options.node);
   if (theirs && (peer.stream || peer.held_when_lost)) return {Held::Kind::kUpTo, all};
@@ -184,7 +184,7 @@ ImageStatus Node::Impl::image_status(const GroupState& state) {
   out.role = role_of(state, volume.gate(state.id), options.node);
   out.owner = state.owner;
   if (raw(state.owner) != 0) out.owner_name = name_of(state.owner);
-  if (!state.history.empty()) out.position = {state.history.back().epoch, state.seq};
+  out.position = state.position();
   if (state.id != kNameSpace)
     if (auto image = volume.attributes(state.id)) out.size = image->stat.size;
   for (auto& each : peers) {

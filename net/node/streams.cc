@@ -407,24 +407,33 @@ void Node::Impl::freeze_or_thaw() {
   for (const auto& peer : peers) anybody |= peer->counts;
   bool freeze = !peers.empty() && !anybody && options.settings.mode != ReplicationMode::kAsync &&
                 options.settings.on_peer_loss == OnPeerLoss::kFreeze;
-  if (freeze == frozen.load()) return;
+  if (freeze == frozen.load()) return match_frozen();
   // Before histories are compared nobody knows whether what was held belongs to a branch that is given up.
   for (const auto& peer : peers)
     if (!freeze && peer->connection != nullptr && !peer->stream) return;
   frozen.store(freeze);
-  Gate from = freeze ? Gate::kOpen : Gate::kFrozen;
-  Gate to = freeze ? Gate::kFrozen : Gate::kOpen;
-  for (const GroupState& state : volume.groups()) {
-    if (state.owner != options.node) continue;
-    // What was held is not let go on a branch that is about to be given up.
-    if (!freeze && parted(state.id)) continue;
-    if (volume.change_gate(state.id, from, to) && !freeze) volume.reopen(state.id);
-  }
+  for (const GroupState& state : volume.groups())
+    if (state.owner == options.node) unmatched.insert(state.id);
+  match_frozen();
   problem("frozen", freeze ? fmt::format("no peer is in sync: writes are held (on-peer-loss = freeze)\n"
                                          "go on without:  vmfs set {} on-peer-loss=continue",
                                          shown(kNameSpace))
                            : std::string());
   if (!freeze) check_flushes();
+}
+
+// One that is being released keeps its gate: if it stays here after all, its turn comes then.
+void Node::Impl::match_frozen() {
+  const Gate from = frozen.load() ? Gate::kOpen : Gate::kFrozen, to = idle_gate();
+  std::erase_if(unmatched, [&](GroupId group) {
+    if (volume.gate(group) != from) return !releasing.contains(group);
+    // What was held is not let go on a branch that is about to be given up.
+    if (to == Gate::kOpen && parted(group)) return false;
+    // What was received and cannot be shown yet keeps it closed; that is said by the volume, and tried again.
+    if (!volume.change_gate(group, from, to)) return false;
+    if (to == Gate::kOpen) volume.reopen(group);
+    return true;
+  });
 }
 
 void Node::Impl::persist(Peer& peer) {

@@ -47,6 +47,11 @@ bool Node::Impl::all_heard() const {
   return std::all_of(peers.begin(), peers.end(), [](const auto& peer) { return peer->heard; });
 }
 
+// What start-alone says: nobody waits any longer for who has not been heard. What that peer owns stays its own.
+bool Node::Impl::may_go_on_alone() const {
+  return !all_heard() && options.start_alone_after_ns > 0 && now() - started_ns >= options.start_alone_after_ns;
+}
+
 // Ownership that was suspended at the start resumes; tokens that were released to this node are taken.
 void Node::Impl::settle() {
   if (unsettled.empty()) {
@@ -57,8 +62,7 @@ void Node::Impl::settle() {
     return;
   }
   bool heard = all_heard();
-  bool alone = !heard && options.start_alone_after_ns > 0 &&
-               now() - started_ns >= options.start_alone_after_ns;
+  const bool alone = may_go_on_alone();
   std::vector<GroupId> groups(unsettled.begin(), unsettled.end());
   for (GroupId group : groups) {
     auto state = volume.group(group);
@@ -82,7 +86,7 @@ void Node::Impl::settle() {
     } else if (alone) {
       take(group, EpochCause::kForced, [](Result<>) {});
     } else {
-      const Gate gate = volume.gate(group), to = frozen.load() ? Gate::kFrozen : Gate::kOpen;
+      const Gate gate = volume.gate(group), to = idle_gate();
       // What was received and cannot be shown yet keeps it closed; that is said by the volume, and tried again.
       if (gate != to && !volume.change_gate(group, gate, to)) continue;
       unsettled.erase(group);
@@ -243,7 +247,9 @@ void Node::Impl::answer_wants() {
     switch (answer_want(facts)) {
       case WantAnswer::kWait: wake_at(now() + 20'000'000); break;
       case WantAnswer::kActive:
-        refuse(WantRefusal::kActive, fmt::format("{}: {} may not take it: it is in use on {}",
+        refuse(WantRefusal::kActive, fmt::format("{}: {} may not take it: it is in use on {}; stop the guest there "
+                                                 "first (vmfs promote --force takes it all the same, and that guest "
+                                                 "gets errors)",
                                                  shown(group), peer->info.name, options.node_name));
         break;
       case WantAnswer::kNotOwner:
@@ -281,6 +287,10 @@ void Node::Impl::release(GroupId group, NodeId taker, std::function<void(Result<
         if (!result) log_error("{}: cannot be released: {}", shown(group), result.error().message);
         if (result && callbacks.expire_write_handles) callbacks.expire_write_handles(group);
         if (result && callbacks.invalidate_caches) callbacks.invalidate_caches(group, [] {});
+        if (!result) {
+          unmatched.insert(group);
+          match_frozen();
+        }
         volume.reopen(group);
         pump_all();
         done(std::move(result));
@@ -288,11 +298,9 @@ void Node::Impl::release(GroupId group, NodeId taker, std::function<void(Result<
       });
 }
 
-bool Node::Impl::may_still_take(GroupId group, EpochCause cause) {
-  auto state = volume.group(group);
-  if (cause == EpochCause::kTaken) return state && raw(state->owner) == 0 && state->taker == options.node;
-  if (cause == EpochCause::kForced) return answer_promote(promote_facts(group, true)) == PromoteAnswer::kTakeForced;
-  return true;
+bool Node::Impl::may_still_take(const GroupState& state, EpochCause cause) {
+  if (cause == EpochCause::kTaken) return raw(state.owner) == 0 && state.taker == options.node;
+  return answer_promote(promote_facts(state.id, true)) == PromoteAnswer::kTakeForced;
 }
 
 void Node::Impl::take(GroupId group, EpochCause cause, std::function<void(Result<>)> done) {
@@ -300,25 +308,34 @@ void Node::Impl::take(GroupId group, EpochCause cause, std::function<void(Result
     done(fail(ErrorKind::kBusy, EBUSY, fmt::format("{}: is being taken already", shown(group))));
     return;
   }
-  auto proceed = [this, group, cause, done = std::move(done)] {
-    // The kernel took its time: whoever was away may be back, with a tail, or with the token itself.
-    if (!may_still_take(group, cause)) {
-      taking.erase(group);
-      done(fail(ErrorKind::kWouldWait, EAGAIN, fmt::format("{}: a peer is back", shown(group))));
-      return poke();
+  auto not_any_more = [this, group, done] {
+    taking.erase(group);
+    done(fail(ErrorKind::kWouldWait, EAGAIN, fmt::format("{}: a peer is back", shown(group))));
+    poke();
+  };
+  auto proceed = [this, group, cause, done = std::move(done), not_any_more] {
+    // The kernel took its time: whoever was away may be back, with a tail, or with the token itself. Its records
+    // may come while the group is taken, too. The owner of one side of a split goes on meanwhile.
+    std::optional<Position> decided_at;
+    if (cause != EpochCause::kResolved) {
+      auto state = volume.group(group);
+      if (!state || !may_still_take(*state, cause)) return not_any_more();
+      decided_at = state->position();
     }
     blocking(
         Shell::Lane::kSync,
-        [this, group, cause]() -> Result<> {
-          VMFS_TRY(volume.take(group, cause));
+        [this, group, cause, gate = idle_gate(), decided_at]() -> Result<> {
+          VMFS_TRY(volume.take(group, cause, gate, decided_at));
           return {};
         },
-        [this, group, cause, done](Result<> result) {
+        [this, group, cause, done, decided_at, not_any_more](Result<> result) {
+          if (!result && decided_at && result.error().kind == ErrorKind::kRefused) return not_any_more();
           taking.erase(group);
           if (result) {
             unsettled.erase(group);
             problem(fmt::format("take-{}", group), "");
-            if (frozen.load()) volume.change_gate(group, Gate::kOpen, Gate::kFrozen);
+            unmatched.insert(group);
+            match_frozen();
             log_info("{}: owned by this node now{}", shown(group),
                      cause == EpochCause::kForced ? " (by force)" : "");
             token_arrived(group);

@@ -131,7 +131,7 @@ void Sender::ship_frame(bool sync_now, int compression) {
   std::size_t raw = encoder_.raw_bytes();
   Bytes frame = encoder_.finish(++last_number_, sync_now, level);
   if (sync_now) sync_requested_number_ = last_number_;
-  if (level != 0 && frame.size() > raw) incompressible_ = 8;
+  if (level != 0 && raw >= RecordsEncoder::kCompressedLeast && frame.size() > raw) incompressible_ = 8;
   InFlight sent;
   sent.number = last_number_;
   sent.through = position_;

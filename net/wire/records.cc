@@ -48,7 +48,7 @@ Bytes RecordsEncoder::finish(std::uint64_t number, bool sync_now, int level) {
   ByteView body = raw_;
   Bytes packed;
   std::uint8_t flags = sync_now ? kSyncNow : 0;
-  if (level != 0 && raw_.size() >= 512) {
+  if (level != 0 && raw_.size() >= kCompressedLeast) {
     packed.resize(ZSTD_compressBound(raw_.size()));
     std::size_t size = ZSTD_compress(packed.data(), packed.size(), raw_.data(), raw_.size(), level);
     if (!ZSTD_isError(size) && size < raw_.size() - raw_.size() / 16) {

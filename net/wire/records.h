@@ -34,11 +34,13 @@ static_assert(kRecordsFrameBytes + kPayloadMax + 2 * sizeof(RecordHeader) + 4096
 // Gathers records into one frame.
 class RecordsEncoder {
  public:
+  static constexpr std::size_t kCompressedLeast = 512;  // bytes; of less there is nothing to gain
+
   void add(RecordHeader header, ByteView payload);
   std::size_t raw_bytes() const { return raw_.size(); }
   std::uint32_t count() const { return count_; }
-  // The frame, and empties this. level: zstd, or 0 for none; compressed only if that saves at least
-  // a sixteenth. `number`: counts the frames of a connection, from 1; acknowledgements name it.
+  // The frame, and empties this. level: zstd, or 0 for none; compressed only if it is not small and that
+  // saves at least a sixteenth. `number`: counts the frames of a connection, from 1; acknowledgements name it.
   Bytes finish(std::uint64_t number, bool sync_now, int level);
 
  private:

@@ -52,6 +52,9 @@ TEST_SUITE("command_line") {
     CHECK(options.read_only);
     CHECK(options.no_exec);
     CHECK_FALSE(options.no_atime);
+    // The last one counts, as everywhere.
+    REQUIRE(apply_mount_options(options, "rw"));
+    CHECK_FALSE(options.read_only);
     auto unknown = apply_mount_options(options, "ro,quota");
     REQUIRE_FALSE(unknown);
     CHECK(unknown.error().message.find("\"quota\"") != std::string::npos);

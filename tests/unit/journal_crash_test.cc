@@ -181,7 +181,8 @@ TEST_SUITE("journal crash") {
     model.reserved = model.acknowledged = model.durable = last;
   }
 
-  TEST_CASE("from a seed: no acknowledged record is lost by a death, no synced one by power loss") {
+  TEST_CASE("from a seed: no acknowledged record is lost by a death, no synced one by power loss" *
+            doctest::test_suite("journal crash, one thread")) {
     for (std::uint64_t seed = 1; seed <= 60; ++seed) {
       CAPTURE(seed);
       sim::Random random(seed);

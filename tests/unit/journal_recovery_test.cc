@@ -19,7 +19,8 @@ bool mentions(const Error& error, const std::string& text) {
 }
 
 TEST_SUITE("journal recovery") {
-  TEST_CASE("a tail that is cut at any byte ends the log before the record that it hits") {
+  TEST_CASE("a tail that is cut at any byte ends the log before the record that it hits" *
+            doctest::test_suite("journal recovery, one thread")) {
     ScratchDirectory scratch;
     JournalOptions options = small_options();
     std::vector<Journal::Reservation> tail;
@@ -265,6 +266,30 @@ TEST_SUITE("journal recovery") {
       REQUIRE(appender.append());
       REQUIRE(journal->sync_through(journal->reserved_lsn()));
       ++expected;
+    }
+  }
+
+  TEST_CASE("all is in the store up to the end of a segment, and the next one was not made") {
+    JournalOptions options = small_options(8);
+    const Geometry geometry{options.segment_size};
+    // A checkpoint names the end of the one or the beginning of the other.
+    for (const Lsn start : {geometry.start(2), geometry.first_record(2)}) {
+      CAPTURE(start);
+      ScratchDirectory scratch;
+      {
+        auto journal = new_journal(scratch.disk(), options);
+        Appender appender{*journal};
+        while (journal->reserved_lsn() < geometry.start(2)) REQUIRE(appender.append());
+        REQUIRE(journal->sync_through(journal->reserved_lsn()));
+      }
+      for (const auto& entry : std::filesystem::directory_iterator(scratch.path()))
+        if (entry.path().filename() > segment_name(1)) std::filesystem::remove(entry.path());
+      auto journal = Journal::open(scratch.disk(), system_clock(), options, {start, false, false});
+      REQUIRE_MESSAGE(journal, (journal ? "" : journal.error().message));
+      CHECK(replayed(**journal).empty());
+      Appender appender{**journal};
+      REQUIRE(appender.append());
+      REQUIRE((*journal)->sync_through((*journal)->reserved_lsn()));
     }
   }
 

@@ -68,7 +68,8 @@ TEST_SUITE("journal size") {
     CHECK(journal->oldest_lsn() == options.segment_size);
   }
 
-  TEST_CASE("a smaller limit on a journal full of live records: all are there, and the files go as they are released") {
+  TEST_CASE("a smaller limit on a journal full of live records: all are there, and the files go as they are released" *
+            doctest::test_suite("journal size, one thread")) {
     ScratchDirectory scratch;
     JournalOptions options = small_options(200);
     std::uint64_t records = 0;

@@ -58,6 +58,8 @@ class Member {
   const NodeId id;
   VolumeSettings settings;
   bool joining = false;
+  std::int64_t start_alone_after_ns = 0;
+  std::uint64_t kept_for_absent = 0;  // 0: half of the journal
   std::vector<std::string> peer_names;
   std::vector<NodeId> removed;
   NodeCallbacks callbacks;  // of every process from here on, beside what this class needs itself
@@ -126,6 +128,7 @@ inline VolumeOptions Member::volume_options() const {
   options.journal.node = id;
   options.journal.segment_size = 1u << 20;
   options.journal.size_max = journal_size;
+  options.peer_journal_max = kept_for_absent;
   options.has_peers = !peer_names.empty();
   options.joining = joining;
   return options;
@@ -154,6 +157,7 @@ inline void Member::start(std::vector<std::string> peers, bool resume) {
   options.joining = joining;
   options.continues = resume;
   options.settings = settings;
+  options.start_alone_after_ns = start_alone_after_ns;
   options.removed = removed;
   options.seed = cluster.random.next() | 1;
   for (const std::string& peer : peer_names)

@@ -281,6 +281,7 @@ TEST_SUITE("node") {
     }
     t.b().start({"a"});
     t.check_equal();
+    CHECK(t.a().status().peers.at(0).copies_whole != 0);
   }
 
   TEST_CASE("a clean unmount hands everything over") {

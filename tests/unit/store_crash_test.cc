@@ -117,7 +117,8 @@ class CrashTest {
 };
 
 TEST_SUITE("store") {
-  TEST_CASE("after any crash and a redo the tree is what the records say") {
+  TEST_CASE("after any crash and a redo the tree is what the records say" *
+            doctest::test_suite("store, one thread")) {
     for (std::uint64_t seed = 1; seed <= 400; ++seed) {
       std::string wrong = CrashTest(seed).run();
       CHECK_MESSAGE(wrong.empty(), "seed ", seed, ": ", wrong);

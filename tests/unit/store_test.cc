@@ -57,7 +57,9 @@ void write_text(Store& store, std::uint64_t id, std::string_view text, std::uint
 std::string read_text(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   REQUIRE(file.is_open());
-  return {std::istreambuf_iterator<char>(file), {}};
+  std::string text(std::filesystem::file_size(path), '\0');
+  REQUIRE(file.read(text.data(), static_cast<std::streamsize>(text.size())));
+  return text;
 }
 
 TEST_SUITE("store") {

@@ -2,7 +2,7 @@
 #include <future>
 #include <thread>
 
-#include "tests/unit/volume_fixture.h"
+#include "tests/unit/volume_stream.h"
 
 namespace vmfs::test {
 namespace {
@@ -79,6 +79,25 @@ TEST_CASE("what a thread saw of a group before it was released opens it no more"
   REQUIRE_FALSE(refused);
   CHECK(refused.error().kind == ErrorKind::kWouldWait);
   CHECK(t.home->group(t.image)->seq == seq);
+}
+
+TEST_CASE("what is opened is opened after all that was received of it, a removal too") {
+  VolumeHome a(1, kA, false, true), b(2, kB, true, true);
+  a->set_gate(kNameSpace, Gate::kOpen);
+  const ObjectId kept = a.create("kept"), removed = a.create("removed");
+  join(a, b);
+  Stream to_b(a, b);
+  to_b.skip_to_end();
+  REQUIRE(a->unlink({}, kRootObject, "removed"));
+  a.write(*a.open_image(kept), 0, "new");
+  // It is in b's journal, which was not synced since.
+  REQUIRE(to_b.receive());
+  for (const ObjectId image : {kept, removed}) b->set_gate(image, Gate::kSuspended);
+  REQUIRE(b->attributes(kept)->stat.size == 0);
+  CHECK(b->change_gate(kept, Gate::kSuspended, Gate::kOpen));
+  CHECK(b.read(*b.open_image(kept), 0, 10) == "new");
+  CHECK_FALSE(b->change_gate(removed, Gate::kSuspended, Gate::kOpen));
+  CHECK_FALSE(b->group(removed));
 }
 
 TEST_CASE("a release that has no room for its record leaves the gate as it was") {

@@ -157,6 +157,51 @@ TEST_CASE("a group is handed over, and the giver's handles end") {
   CHECK(a->group(id)->history.size() == 2);
 }
 
+TEST_CASE("what was received is shown and applied although whoever received it has gone") {
+  VolumeHome a(1, kA, false, true), b(2, kB, true, true);
+  a->set_gate(kNameSpace, Gate::kOpen);
+  ObjectId id = a.create("a");
+  join(a, b);
+  Stream to_b(a, b);
+  to_b.skip_to_end();
+  a.write(*a.open_image(id), 0, "the last words");
+  REQUIRE(to_b.receive());
+  const Lsn end = b->journal().written_lsn();
+  b.clock.advance(1'000'000'000);
+  REQUIRE(b->sync_if_due());
+  CHECK(b.read(*b.open_image(id), 0, 20) == "the last words");
+  b.apply_all();
+  CHECK(b->usage().unapplied_bytes == 0);
+  CHECK(b->stored_lsn() >= end);
+}
+
+TEST_CASE("a taking that was decided on before the owner's next records came changes nothing") {
+  VolumeHome a(1, kA, false, true), b(2, kB, true, true);
+  a->set_gate(kNameSpace, Gate::kOpen);
+  ObjectId id = a.create("a");
+  join(a, b);
+  Stream to_b(a, b);
+  to_b.skip_to_end();
+  auto image = a.open_image(id);
+  a.write(*image, 0, "first");
+  to_b.run();
+  const Position decided_at = b->group(id)->position();
+  a.write(*image, 0, "second");
+  to_b.run();
+  const GroupState before = *b->group(id);
+  REQUIRE(before.position() != decided_at);
+  auto taken = b->take(id, EpochCause::kForced, Gate::kOpen, decided_at);
+  REQUIRE_FALSE(taken);
+  CHECK(taken.error().kind == ErrorKind::kRefused);
+  CHECK(b->group(id)->position() == before.position());
+  CHECK(b->group(id)->owner == kA);
+  CHECK(b->gate(id) == Gate::kSecondary);
+  // And what it may do then is what was asked for.
+  REQUIRE(b->take(id, EpochCause::kForced, Gate::kFrozen, before.position()));
+  CHECK(b->group(id)->owner == kB);
+  CHECK(b->gate(id) == Gate::kFrozen);
+}
+
 TEST_CASE("new epochs: after an unclean stop, and after a lost peer") {
   VolumeHome home;
   ObjectId id = home.create("a");

@@ -212,7 +212,8 @@ TEST_CASE("holes lie between whole blocks, applied or not") {
   check();
 }
 
-TEST_CASE("random changes against a model, with deaths, power cuts and clean restarts") {
+TEST_CASE("random changes against a model, with deaths, power cuts and clean restarts" *
+          doctest::test_suite("volume life, one thread")) {
   // Power cuts come right after a flush here: what an unflushed tail may become is the simulator's.
   for (std::uint64_t seed = 1; seed <= 12; ++seed) {
     CAPTURE(seed);
@@ -347,20 +348,31 @@ TEST_CASE("a store that is too small says so before anything is acknowledged") {
 }
 
 TEST_CASE("blocks are reserved as far as the store has room, and are not promised twice") {
-  VolumeHome home;
-  auto image = home.open_image(home.create("a"));
-  home.apply_all();
-  constexpr std::uint64_t kMuch = 256u << 20;
-  home.disk.set_capacity(home.disk.used() + home.options.journal.size_max + kMuch + (64u << 20));
-  CHECK(errno_of(home->allocate(*image, {}, 0, 2 * kMuch, false)) == ENOSPC);
-  REQUIRE(home->allocate(*image, {}, 0, kMuch, false));
-  // Not in the store yet; what is left is less than this.
-  CHECK(errno_of(home->allocate(*image, {}, kMuch, 128u << 20, false)) == ENOSPC);
-  home.apply_all();
-  CHECK(errno_of(home->allocate(*image, {}, kMuch, 128u << 20, false)) == ENOSPC);
-  CHECK(home->allocate(*image, {}, kMuch, 1u << 20, false));
-  home.apply_all();
-  CHECK(home->resolve("a")->stat.size == kMuch + (1u << 20));
+  for (const bool zeros : {false, true}) {
+    CAPTURE(zeros);
+    VolumeHome home;
+    auto image = home.open_image(home.create("a"));
+    home.apply_all();
+    constexpr std::uint64_t kMuch = 256u << 20;
+    home.disk.set_capacity(home.disk.used() + home.options.journal.size_max + kMuch + (64u << 20));
+    auto reserve = [&](std::uint64_t offset, std::uint64_t length) {
+      return errno_of(zeros ? home->zero(*image, {}, offset, length, false, true)
+                            : home->allocate(*image, {}, offset, length, false));
+    };
+    CHECK(reserve(0, 2 * kMuch) == ENOSPC);
+    REQUIRE(reserve(0, kMuch) == 0);
+    // Not in the store yet; what is left is less than this.
+    CHECK(reserve(kMuch, 128u << 20) == ENOSPC);
+    home.apply_all();
+    CHECK(reserve(kMuch, 128u << 20) == ENOSPC);
+    CHECK(reserve(kMuch, 1u << 20) == 0);
+    home.apply_all();
+    CHECK(home->resolve("a")->stat.size == kMuch + (1u << 20));
+    // The blocks are there, and nothing was written to them.
+    auto stored = home.disk.stat("images/a", "test");
+    REQUIRE(stored);
+    CHECK(stored->allocated >= kMuch + (1u << 20));
+  }
 }
 
 TEST_CASE("an image that the store cannot hold is refused") {

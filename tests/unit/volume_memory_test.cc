@@ -21,7 +21,8 @@ void bound_memory(VolumeHome& home) {
 }  // namespace
 
 TEST_SUITE("volume") {
-  TEST_CASE("16 MiB of memory: writers wait, the replica waits, and both go on") {
+  TEST_CASE("16 MiB of memory: writers wait, the replica waits, and both go on" *
+            doctest::test_suite("volume, one thread")) {
     VolumeHome a(1, kA), b(2, kB, true);
     bound_memory(a);
     bound_memory(b);

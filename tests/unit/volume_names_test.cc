@@ -187,6 +187,65 @@ TEST_CASE("changes that the store refuses are made later") {
   CHECK(home->list(kRootObject)->size() == 2);
 }
 
+TEST_CASE("what was recorded and refused by the store is made before anything else is looked up") {
+  VolumeHome home;
+  const ObjectId a = home.create("a"), x = home.create("x");
+  home.write(*home.open_image(a), 0, "precious");
+  SUBCASE("a rename, and a creation under the new name") {
+    home.disk.fail_calls("store.rename", {}, 1, EIO, true);
+    CHECK(errno_of(home->rename({}, kRootObject, "a", kRootObject, "b", false)) == EIO);
+    home.disk.heal();
+    CHECK(errno_of(home->create({}, kRootObject, "b", 0600)) == EEXIST);
+    CHECK(errno_of(home->rename({}, kRootObject, "x", kRootObject, "b", true)) == EEXIST);
+    CHECK(home.read(*home.open_path("b"), 0, 20) == "precious");
+    CHECK(!home->lookup(kRootObject, "a"));
+  }
+  SUBCASE("a removal, and a guest that is started from the image") {
+    home.disk.fail_calls("store.rename", {}, 1, EIO, true);
+    CHECK(errno_of(home->unlink({}, kRootObject, "x")) == EIO);
+    // It goes as soon as it can: nothing that is written to it would stay.
+    auto opened = home->open_image(x, true);
+    REQUIRE_FALSE(opened);
+    CHECK(opened.error().number == EIO);
+    CHECK(opened.error().message.find("status") != std::string::npos);
+    CHECK(home->open_image(a, true));
+    home.disk.heal();
+    CHECK(errno_of(home->unlink({}, kRootObject, "x")) == ENOENT);
+  }
+  home.lose_power_and_open();
+  CHECK(home->list(kRootObject)->size() == (home->lookup(kRootObject, "b") ? 2 : 1));
+}
+
+TEST_CASE("a name that the store refused is made as soon as it can be, though nobody changes another one") {
+  VolumeHome home;
+  const ObjectId a = home.create("a");
+  struct : Volume::Observer {
+    void group_changed(GroupId, RecordType) override { FAIL("no group was changed"); }
+    void names_changed(ObjectId parent, const std::string& name) override {
+      CHECK(parent == kRootObject);
+      told.push_back(name);
+    }
+    std::vector<std::string> told;
+  } kernel;
+  home->add_observer(&kernel);
+  home.disk.fail_calls("store.make", {}, 1, ENOSPC, true);
+  CHECK(errno_of(home->create({}, kRootObject, "late", 0600)) == EIO);
+  home.apply_all();
+  CHECK_FALSE(home->problems().empty());
+  home.disk.heal();
+  // Until then the journal keeps its record: it would be full in the end.
+  auto image = home.open_image(a);
+  for (int i = 0; i < 200; ++i) {
+    home.write(*image, 0, std::string(200'000, 'w'));
+    home.clock.advance(100'000'000);
+    REQUIRE(home->apply_some(false));
+  }
+  CHECK(home->problems().empty());
+  CHECK(home->lookup(kRootObject, "late"));
+  CHECK(kernel.told == std::vector<std::string>{"late"});
+  home->remove_observer(&kernel);
+}
+
 TEST_CASE("what the store could not hold is refused before it is in the journal") {
   VolumeHome home;
   CHECK(home->make_symlink({}, kRootObject, "s", std::string(1023, 'x')));
@@ -206,7 +265,8 @@ TEST_CASE("what the store could not hold is refused before it is in the journal"
   CHECK(home->make_directory({}, kRootObject, "d", 0700));
 }
 
-TEST_CASE("random name-space changes with deaths and power cuts at any call") {
+TEST_CASE("random name-space changes with deaths and power cuts at any call" *
+          doctest::test_suite("volume names, one thread")) {
   for (std::uint64_t seed = 1; seed <= 40; ++seed) {
     CAPTURE(seed);
     sim::Random random(seed);

@@ -1,4 +1,4 @@
-// The invariants of design.md that can be seen from outside while a volume lives. Each check throws
+// The invariants (docs/ARCHITECTURE.md, by number) that can be seen from outside while a volume lives. Each check throws
 // SimFailure with the invariant's number.
 #pragma once
 
