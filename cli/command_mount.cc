@@ -207,7 +207,7 @@ void add_mount_commands(CommandLine& line) {
       .required("MOUNTPOINT", arguments->mountpoint, "an empty directory")
       .flag("--foreground,-f", arguments->foreground,
             "stay until it is unmounted, log to standard error; for systemd")
-      .optional("-o", arguments->options, "mount options: ro, noexec, exec, noatime, relatime")
+      .optional("-o", arguments->options, "mount options: ro, rw, noexec, exec, noatime, relatime")
       .runs([arguments]() -> int {
         MountOptions options;
         for (const std::string& list : arguments->options)

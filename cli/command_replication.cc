@@ -28,6 +28,13 @@ Result<> change(const std::vector<std::string>& paths, nlohmann::json request) {
   return {};
 }
 
+// The exit status of what a node decides.
+int decided(const Result<>& result) {
+  const int status = report(result);
+  const bool refused = !result && (result.error().kind == ErrorKind::kRefused || result.error().kind == ErrorKind::kBusy);
+  return refused && status == kFailure ? kRefused : status;
+}
+
 Result<> list_peers(const std::string& path) {
   VMFS_ASSIGN(Targets targets, resolve_targets({path}));
   VMFS_ASSIGN(nlohmann::json reply,
@@ -69,16 +76,16 @@ void add_replication_commands(CommandLine& line) {
   line.add("promote", "Make this node the one that may write")
       .required("PATH", arguments->paths, paths_help)
       .flag("--force", arguments->force,
-            "also when the other node cannot be asked. It may still be running guests!")
+            "also when the other node cannot be asked, or a guest uses the image there. It may still be running!")
       .runs([arguments] {
-        return report(change(arguments->paths, {{"command", "promote"}, {"force", arguments->force}}));
+        return decided(change(arguments->paths, {{"command", "promote"}, {"force", arguments->force}}));
       });
 
   line.add("demote", "Hand the right to write to a peer in sync")
       .required("PATH", arguments->paths, paths_help)
       .flag("--force", arguments->force, "also when something here still has it open for writing")
       .runs([arguments] {
-        return report(change(arguments->paths, {{"command", "demote"}, {"force", arguments->force}}));
+        return decided(change(arguments->paths, {{"command", "demote"}, {"force", arguments->force}}));
       });
 
   line.add("resolve", "End a split brain: choose which side survives")

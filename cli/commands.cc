@@ -21,7 +21,6 @@ int report(const Error& error) {
   fmt::print(stderr, "error: {}\n", error.message.empty() ? std::strerror(error.number) : error.message);
   if (error.number == ETIMEDOUT) return kTimeout;
   if (error.kind == ErrorKind::kInvalid) return kUsage;
-  if (error.kind == ErrorKind::kRefused) return kRefused;
   return kFailure;
 }
 

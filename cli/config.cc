@@ -225,7 +225,7 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
                 fmt::format("{}:1: format: this key is missing; this version writes format = {}", file,
                             kConfigFormat));
   if (format > kConfigFormat)
-    return fail(ErrorKind::kRefused, EPROTO,
+    return fail(ErrorKind::kInvalid, EPROTO,
                 fmt::format("{}: format {} was written by a newer version of vmfs; this one ({}) knows "
                             "up to {}\nuse that newer version for this store",
                             file, format, VMFS_VERSION, kConfigFormat));
@@ -334,7 +334,7 @@ Result<Secret> read_secret(const std::string& store) {
   std::string file = store + "/secret";
   struct stat status {};
   if (::stat(file.c_str(), &status) == 0 && (status.st_mode & 077) != 0)
-    return fail(ErrorKind::kRefused, EPERM,
+    return fail(ErrorKind::kInvalid, EPERM,
                 fmt::format("{}: mode {:04o} lets others read the volume's secret\n"
                             "close it with:  chmod 600 {}",
                             file, status.st_mode & 07777, file));

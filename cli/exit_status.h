@@ -9,7 +9,7 @@ enum ExitStatus : int {
   kUsage = 2,       // the command line or the configuration is wrong; nothing was done
   kNotHealthy = 3,  // `status`: something needs attention
   kTimeout = 4,     // `wait`: the state was not reached in time
-  kRefused = 5,     // a rule forbids it, and a person may overrule it: promote, demote
+  kRefused = 5,     // promote, demote: not now; the message says why, and what would help
 };
 
 }  // namespace vmfs

@@ -72,6 +72,8 @@ Result<> inspect_holder(const std::string& path, const Line& line) {
 std::string plain_words(const Place& place) {
   const std::string parent = stdfs::path(place.directory).filename().string();
   const std::string& name = place.name;
+  if (parent == "unlinked" && name.starts_with("foreign-"))
+    return "what somebody else had put where a name of the volume belongs: vmfs moved it here and does not use it";
   if (name == kSyncFailedMarker)
     return "a mark: a sync of the journal has failed. The next start writes the unconfirmed end again, before anything "
            "else, and removes this";
@@ -93,6 +95,13 @@ std::string plain_words(const Place& place) {
                        stdfs::read_symlink(place.directory + "/" + name, failed).string());
   }
   return "";
+}
+
+Result<> inspect_kept_names(const std::string& path, const Line& line) {
+  VMFS_ASSIGN(std::string text, read_small_file(path));
+  line("names that only this node had, and gave up to follow another; object id, mode, name:");
+  print_lines(text, "  ", line);
+  return {};
 }
 
 // A file of the store's tree: what it is in the volume.
@@ -160,7 +169,7 @@ Result<> inspect_directory(const std::string& path, const InspectOptions& option
   const std::string name = stdfs::path(path).filename().string();
   if (name == "run") line("what lives as long as a mount does:");
   if (name == "unlinked") line("images that have lost their name while somebody has them open:");
-  if (name == "run" || name == "unlinked")
+  if (name == "run" || name == "unlinked" || name == "kept-names")
     return inspect_entries(path, options, line, [](auto&) { return true; });
   if (segments.empty()) return inspect_stored(split(path), line);
   for (auto& [number, segment] : segments) VMFS_TRY(inspect_segment_file(split(segment), options, line));
@@ -189,6 +198,7 @@ Result<> inspect_file(const std::string& path, const InspectOptions& options, co
     return {};
   }
   if (status.type() != stdfs::file_type::regular) return inspect_stored(place, line);
+  if (stdfs::path(place.directory).filename() == "kept-names") return inspect_kept_names(absolute, line);
   VMFS_ASSIGN(auto disk, open_posix_disk(place.directory));
   VMFS_ASSIGN(auto file, disk->open(place.name, OpenMode::kRead, "inspect.open"));
   std::array<std::byte, 8> head{};

@@ -11,9 +11,9 @@ namespace vmfs {
 namespace {
 
 // For mount(8), fstab and systemd, not for us.
-constexpr std::array<std::string_view, 15> kForOthers{
+constexpr std::array<std::string_view, 14> kForOthers{
     "defaults", "auto", "noauto", "nofail", "fail", "_netdev", "user", "nouser",
-    "users", "owner", "group", "rw", "async", "silent", "loud"};
+    "users", "owner", "group", "async", "silent", "loud"};
 // What every vmfs mount does anyway.
 constexpr std::array<std::string_view, 5> kAlways{"allow_other", "default_permissions", "nosuid", "nodev",
                                                   "nodiratime"};
@@ -35,6 +35,8 @@ Result<> apply_mount_options(MountOptions& options, std::string_view list) {
       continue;
     if (option == "ro")
       options.read_only = true;
+    else if (option == "rw")
+      options.read_only = false;
     else if (option == "noexec")
       options.no_exec = true;
     else if (option == "exec")
@@ -47,7 +49,7 @@ Result<> apply_mount_options(MountOptions& options, std::string_view list) {
       options.pretend_no_resend = true;
     else
       return fail(ErrorKind::kInvalid, EINVAL,
-                  fmt::format("unknown mount option \"{}\"; there are: ro, noexec, exec, noatime, "
+                  fmt::format("unknown mount option \"{}\"; there are: ro, rw, noexec, exec, noatime, "
                               "relatime, and what mount(8) itself knows",
                               option));
   }

@@ -48,7 +48,7 @@ struct ConnectionHeader {
   std::atomic<std::uint32_t> slots_used;  // slots at and above it have always been free
   std::atomic<std::uint32_t> opens_used;  // the same for the table of opens
   std::atomic<std::uint64_t> starts;      // daemons so far
-  std::atomic<std::uint64_t> requests;   // answered since the mount, roughly: progress
+  std::uint64_t reserved;
   std::atomic<std::uint32_t> init_request_size;  // 0: the kernel's INIT has not been answered yet
   std::uint32_t init_reply_size;
   std::byte init_request[256];

@@ -49,7 +49,7 @@ LAG_MAX = 64 << 20  # an async result counts only below
 
 
 def ratios(results):
-    """One line per aim: (row, system, against, ratio, aim, floor)."""
+    """One line per aim: (row, system, against, ratio, aim, floor, why it does not count)."""
     lines = []
 
     def add(row, system, base_row, base, limit):
@@ -58,8 +58,12 @@ def ratios(results):
         if not found or not other:
             return
         ratio = found['value'] / other['value']
-        counts = not system.startswith('async') or found['lag_bytes'] < LAG_MAX
-        lines.append((row, system, base if base_row == row.name else base_row, ratio, *limit, counts))
+        spoiled = ''
+        if system.startswith('async') and found['lag_bytes'] >= LAG_MAX:
+            spoiled = f'lag above {LAG_MAX >> 20} MiB'
+        if row.name.startswith('dirtyread') and found['unapplied_after'] == 0:
+            spoiled = 'all was applied before the end'
+        lines.append((row, system, base if base_row == row.name else base_row, ratio, *limit, spoiled))
 
     for row in ROWS:
         limits = row.limits

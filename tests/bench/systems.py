@@ -132,7 +132,7 @@ class Native(System):
         super().__init__()
         self.disks = (disk,)
         self.directory = os.path.join(disk.mount, 'native')
-        os.mkdir(self.directory)
+        os.makedirs(self.directory, exist_ok=True)
 
 
 class PassThrough(System):
@@ -143,8 +143,8 @@ class PassThrough(System):
         self.disks = (disk,)
         source = os.path.join(disk.mount, 'pass')
         self.directory = os.path.join(base, 'pass-mount')
-        os.mkdir(source)
-        os.mkdir(self.directory)
+        os.makedirs(source, exist_ok=True)
+        os.makedirs(self.directory, exist_ok=True)
         self.process = subprocess.Popen([program, source, self.directory, '--threads', str(threads)] +
                                         (['--parallel'] if parallel else []))
         undo.add(self.stop)
@@ -171,22 +171,22 @@ def wait_for(condition, what, seconds=60):
 
 
 class Vmfs(System):
-    def __init__(self, undo, base, disks, name, options, mode=None, tls=None):
+    def __init__(self, undo, base, disks, name, program, journal, mode=None, tls=None):
         super().__init__()
-        self.name, self.program = name, options.vmfs
-        self.disks, self.journal = disks, options.journal
+        self.name, self.program = name, program
+        self.disks, self.journal = disks, journal
         self.mounts, self.stores, self.peers = [], [], mode is not None
         count = 2 if self.peers else 1
         for i in range(count):
             store = os.path.join(disks[i].mount, 'store-' + name)
             mount = os.path.join(base, f'{name}-{"ab"[i]}')
-            os.mkdir(mount)
+            os.makedirs(mount, exist_ok=True)
             self.stores.append(store)
             self.mounts.append(mount)
             listen = f'127.0.0.1:{free_port()}'
             if i == 0:
                 arguments = ['init', store, '--name', name, '--node', 'a',
-                             '--journal-size', f'{options.journal // MIB}M']
+                             '--journal-size', f'{journal // MIB}M']
                 if self.peers:
                     arguments += ['--listen', listen, '--mode', mode]
                 command(self.program, *arguments)

@@ -48,10 +48,10 @@ def node_with_data(scratch, clean=True):
     return node
 
 
-def refused_mount(node, *parts):
+def refused_mount(node, *parts, status=1):
     """A mount is refused and leaves the store as it was."""
     before = tree_of(node.store)
-    text = refused(["mount", node.store, node.mnt], *parts)
+    text = refused(["mount", node.store, node.mnt], *parts, status=status)
     assert not node.mounted()
     assert tree_of(node.store) == before, "the refused mount changed the store"
     return text
@@ -72,7 +72,7 @@ def configuration(scratch):
                       (None, "mode")):
         with open(path, "w", encoding="utf-8") as file:
             file.write(good.replace('mode = "sync"', 'mode = "sometimes"') if bad is None else good + bad)
-        refused_mount(node, part, "vmfs.toml")
+        refused_mount(node, part, "vmfs.toml", status=2)
     with open(path, "w", encoding="utf-8") as file:
         file.write(good)
     node.mount().umount()

@@ -4,7 +4,7 @@ says what is missing, and it goes on by itself when there is space again."""
 import errno
 import os
 
-from lib.nodes import Node, vmfs
+from lib.nodes import Node, Pair, vmfs
 from lib.runner import case
 from lib.scratch import read_file, run, wait_until
 
@@ -97,6 +97,35 @@ def journal_disk_filled_by_others(scratch):
     node.umount()
     for name, bytes_ in content.items():
         assert read_file(node.stored(name)) == bytes_, name
+
+
+@case(seconds=90)
+def disk_of_the_peer_fills_up(scratch):
+    """The peer's disk, by another program: it counts as lost, and flushes go on without it; with space again it gets
+    what it missed, from the journal."""
+    small = scratch.file_system("small", "xfs", "500M")
+    with Pair(scratch, directories=(scratch.path, small)).start() as pair:
+        write_file(pair.a / "x.img", b"before" * 1000)
+        pair.settle()
+        hog = Hog(small)
+
+        def state():
+            return pair.a.status()["peers"][0]["state"]
+
+        for number in range(300):
+            write_file(pair.a / f"f{number}", os.urandom(1 << 20))
+            if state() == "full":
+                break
+        assert state() == "full", pair.a.status()["peers"]
+        text = problems(pair.a)
+        assert "space" in text and "df" in text and "b" in text, text
+        write_file(pair.a / "alone", b"without the peer")
+        assert pair.a.image("alone")["peers"][0]["state"] != "in-sync"
+        hog.leave()
+        pair.settle(timeout=60)
+        assert not problems(pair.a) and pair.a.copies() == 0
+        pair.stop()
+        run("diff", "-r", pair.a.stored(""), pair.b.stored(""))
 
 
 @case(seconds=60)

@@ -356,11 +356,21 @@ def commands_and_their_answers(scratch):
         answer(0, "demote", b / "guests/x.img", parts=("handed over to a",))
         answer(0, "demote", b / "guests/x.img", parts=("nothing to give",))
         answer(0, "wait", a / "guests/x.img", "primary", "--timeout", 10)
-        with open(a / "guests/x.img", "r+b") as writer:
-            writer.write(b"y")
-            writer.flush()  # written, not synced: it is in use
-            answer(1, "promote", b / "guests/x.img", parts=("in use on a",))
-            answer(5, "demote", a / "guests/x.img", parts=("in use here", "--force"))
+        for refused, forced in (("promote", b), ("demote", a)):
+            with open(a / "guests/x.img", "r+b", buffering=0) as writer:
+                writer.write(b"y")  # not synced: it is in use
+                answer(5, "promote", b / "guests/x.img", parts=("in use on a", "--force"))
+                answer(5, "demote", a / "guests/x.img", parts=("in use here", "--force"))
+                # A person may insist; whoever has it open here gets errors from then on.
+                answer(0, refused, forced / "guests/x.img", "--force")
+                answer(0, "wait", b / "guests/x.img", "primary", "--timeout", 10)
+                try:
+                    writer.write(b"z")
+                    raise AssertionError("a handle of before the hand-over can still write")
+                except OSError as error:
+                    assert error.errno == errno.EIO, error
+            assert read_file(b / "guests/x.img") == b"y"
+            answer(0, "promote", a / "guests/x.img")
         answer(0, "resolve", a.mnt, "--keep", "local", parts=("nothing is in split brain",))
         answer(2, "resolve", a / "guests/x.img", "--keep", "local", parts=("is not in split brain",))
         answer(2, "resolve", a.mnt, "--keep", "both")

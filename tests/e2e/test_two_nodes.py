@@ -4,6 +4,7 @@ import errno
 import glob
 import os
 import random
+import shutil
 import time
 
 from lib.nodes import Pair, vmfs
@@ -124,6 +125,22 @@ def journal_outgrown_while_cut(scratch):
         same(pair.a.stored("disk.img"), pair.b.stored("disk.img"))
 
 
+@case(seconds=60)
+def journals_elsewhere(scratch):
+    """--journal on both nodes: nothing of it is in the store, and `vmfs recover` finds it."""
+    journals = {name: scratch / f"journal-{name}" for name in "ab"}
+    with Pair(scratch, journals=journals).start() as pair:
+        content = os.urandom(3_000_000)
+        write_file(pair.a / "x.img", content)
+        pair.settle()
+        for node in (pair.b, pair.a):
+            node.kill_node()
+            assert not os.path.exists(os.path.join(node.store, "journal"))
+            assert glob.glob(os.path.join(journals[node.name], "*.seg"))
+            vmfs("recover", node.store)
+            assert read_file(node.stored("x.img")) == content, node.name
+
+
 @case(seconds=120)
 def owner_dies_and_comes_back(scratch):
     """a is killed; b refuses to be promoted without --force and says why; with it, everything flushed is there; a
@@ -138,6 +155,7 @@ def owner_dies_and_comes_back(scratch):
         with open(pair.a / "x.img", "r+b", buffering=0) as file:
             file.seek(500_000)
             file.write(b"only a has this")
+        os.mkdir(pair.a / "only-on-a")
         pair.a.kill_node()
         pair.wan.cut()
         pair.wan.flow()
@@ -175,6 +193,12 @@ def owner_dies_and_comes_back(scratch):
             assert error.errno == errno.EROFS, error
         pair.stop()
         same(pair.a.stored("x.img"), pair.b.stored("x.img"))
+        assert "only-on-a" in vmfs("inspect", os.path.join(pair.a.store, "kept-names")).stdout
+        # Whoever has seen what was kept has the space back.
+        shutil.rmtree(pair.a.stored(".snapshots"))
+        pair.a.mount()
+        assert os.listdir(pair.a.mnt) == ["x.img"] and not pair.a.status()["problems"]
+        pair.stop()
 
 
 @case(seconds=90)

@@ -38,15 +38,17 @@ class Node:
         """The image's plain file in the store."""
         return os.path.join(self.store, "images", name)
 
-    def init(self, mode="sync", journal_size="64MiB"):
+    def _places(self, journal):
         listen = ["--listen", f"127.0.0.1:{self.port}"] if self.port else []
+        return listen + (["--journal", journal] if journal else [])
+
+    def init(self, mode="sync", journal_size="64MiB", journal=None):
         vmfs("init", self.store, "--name", "test", "--node", self.name, "--mode", mode, "--journal-size",
-             journal_size, *listen)
+             journal_size, *self._places(journal))
         return self
 
-    def join(self, token):
-        listen = ["--listen", f"127.0.0.1:{self.port}"] if self.port else []
-        vmfs("join", self.store, "-", "--node", self.name, *listen, stdin=None, input=token)
+    def join(self, token, journal=None):
+        vmfs("join", self.store, "-", "--node", self.name, *self._places(journal), stdin=None, input=token)
         return self
 
     def mount(self, *options, timeout=60):
@@ -135,12 +137,13 @@ def alive(pid):
 class Pair:
     """Two nodes on this machine, the network between them a Wan; b dials a."""
 
-    def __init__(self, scratch, mode="sync", journal_size="64MiB", directories=None):
+    def __init__(self, scratch, mode="sync", journal_size="64MiB", directories=None, journals=None):
         first, second = directories or (scratch.path, scratch.path)
-        self.a = Node(first, "a", port=free_port()).init(mode=mode, journal_size=journal_size)
+        journals = journals or {}
+        self.a = Node(first, "a", port=free_port()).init(mode=mode, journal_size=journal_size, journal=journals.get("a"))
         self.wan = Wan(self.a.port)
         token = vmfs("token", self.a.store, "--address", f"127.0.0.1:{self.wan.port}").stdout.strip().splitlines()[-1]
-        self.b = Node(second, "b").join(token)
+        self.b = Node(second, "b").join(token, journal=journals.get("b"))
 
     def start(self):
         self.a.mount()
