@@ -33,12 +33,21 @@ void Node::Impl::begin_exchange(Peer& peer) {
   peer.sent_positions = peer.got_positions = false;
   peer.ours.clear();
   peer.theirs.clear();
+  send_own_positions(peer);
+}
+
+void Node::Impl::send_own_positions(Peer& peer) {
+  peer.exchange_due = false;
   // What came over the last connection is to count: durable and visible first.
   Connection* connection = peer.connection;
   sync.request([this, alive = alive, id = peer.info.id, connection](Result<Lsn> durable) {
     if (!*alive || stopped) return;
     Peer* peer = peer_by_id(id);
     if (peer == nullptr || peer->connection != connection) return;
+    if (!durable && durable.error().kind == ErrorKind::kWouldWait) {
+      peer->exchange_due = true;  // a second later, when it may be shown
+      return;
+    }
     if (!durable) {
       problem("journal", fmt::format("the journal cannot be synced: {}\ncheck its disk:  df, dmesg",
                                      durable.error().message));

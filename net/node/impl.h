@@ -77,6 +77,7 @@ struct Peer {
 
   // The exchange of positions on this connection.
   bool sent_positions = false, got_positions = false;
+  bool exchange_due = false;  // ours are still to be sent
   std::unordered_map<GroupId, GroupPosition> ours, theirs;
 
   std::unique_ptr<PeerStream> stream;
@@ -205,6 +206,7 @@ struct Node::Impl final : Volume::Observer {
 
   // --- exchange.cc
   void begin_exchange(Peer& peer);
+  void send_own_positions(Peer& peer);
   std::optional<GroupPosition> position_of(GroupId group);
   void send_positions(Peer& peer, const std::vector<GroupPosition>& groups, bool update);
   void on_positions(Peer& peer, Positions positions);

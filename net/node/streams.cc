@@ -61,6 +61,7 @@ void PeerStream::received(const ReceivedRecord& record) {
 }
 
 void PeerStream::published() {
+  peer_.back_off.useful();
   node_.problem("receive", "");
   // What came in the meantime is due by itself.
   node_.wake_at(receiver.next_tick_ns());
@@ -157,13 +158,14 @@ void Node::Impl::on_ack(Peer& peer, const Ack& ack) {
     return peer.stream->failed({ErrorKind::kProtocol, EPROTO,
                                 fmt::format("it confirms frame {}, and {} were sent", ack.received,
                                             peer.stream->sender.last_number())});
+  peer.back_off.useful();
   if (ack.full != peer.full) {
     peer.full = ack.full;
     peer.full_since_ns = now();
     problem("full-" + peer.info.name,
-            ack.full ? fmt::format("{} cannot take records: its journal is full and its store does not "
-                                   "keep up or is full, or it keeps an image first that was removed here\n"
-                                   "what it says of it:  vmfs status (there); free space on its store's file system",
+            ack.full ? fmt::format("{} cannot take records: its store is full, or its journal is and the store does not "
+                                   "keep up, or it keeps an image first that was removed here\n"
+                                   "what it says of it, there:  vmfs status; free space on its store's file system:  df",
                                    peer.info.name)
                      : std::string());
   }

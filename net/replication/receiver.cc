@@ -26,7 +26,7 @@ void LocalSync::run() {
         Lsn durable = journal.durable_lsn();
         auto published = volume_.publish_received(durable);
         if (!published)
-          *result = pass(published.error());
+          *result = fail(ErrorKind::kWouldWait, published.error().number, std::move(published.error().message));
         else
           *result = durable;
       },
@@ -74,7 +74,7 @@ bool Receiver::take(const RecordsFrame& frame) {
     events_.failed(end.error());
     return true;
   }
-  full_since_ns_ = 0;
+  if (shown()) full_since_ns_ = 0;
   received_ = frame.number;
   // Neighbours share an entry: there are few, and nobody looks closer.
   constexpr std::uint64_t kGrain = 256u << 10;
@@ -93,9 +93,9 @@ bool Receiver::take(const RecordsFrame& frame) {
   unsynced_bytes_ += bytes;
   if (unsynced_since_ns_ == 0) unsynced_since_ns_ = clock_.monotonic_ns();
   if (frame.sync_now) sync_wanted_ = frame.number;
-  bool was_full = full_told_;
-  full_told_ = false;
-  events_.send_ack({received_, durable_, applied_, false});
+  const bool was_full = full_told_ && shown();
+  if (shown()) full_told_ = false;
+  events_.send_ack({received_, durable_, applied_, full_told_});
   if (frame.sync_now || unsynced_bytes_ >= kSyncBytes || was_full) start_sync();
   return true;
 }
@@ -126,7 +126,17 @@ void Receiver::start_sync() {
 
 void Receiver::synced(std::uint64_t number, Result<Lsn> durable) {
   syncing_ = false;
+  if (!durable && durable.error().kind == ErrorKind::kWouldWait) {
+    show_again_ns_ = clock_.monotonic_ns() + kShowRetry;
+    if (full_since_ns_ == 0) full_since_ns_ = clock_.monotonic_ns();
+    return;
+  }
   if (!durable) return events_.failed(durable.error());
+  if (!shown()) {
+    show_again_ns_ = 0;
+    if (waiting_.empty()) full_since_ns_ = 0;
+    full_told_ = false;
+  }
   durable_ = std::max(durable_, number);
   events_.send_ack({received_, durable_, applied_, full_told_});
   events_.published();
@@ -155,12 +165,16 @@ void Receiver::tick(std::int64_t now_ns) {
     full_told_ = true;
     events_.send_ack({received_, durable_, applied_, true});
   }
-  if (unsynced_since_ns_ != 0 && now_ns - unsynced_since_ns_ >= kSyncInterval) start_sync();
+  const bool due = unsynced_since_ns_ != 0 && now_ns - unsynced_since_ns_ >= kSyncInterval;
+  if (shown() ? due : now_ns >= show_again_ns_) start_sync();
 }
 
 std::int64_t Receiver::next_tick_ns() const {
   std::int64_t next = std::numeric_limits<std::int64_t>::max();
-  if (unsynced_since_ns_ != 0 && !syncing_) next = unsynced_since_ns_ + kSyncInterval;
+  if (!shown() && !syncing_)
+    next = show_again_ns_;
+  else if (unsynced_since_ns_ != 0 && !syncing_)
+    next = unsynced_since_ns_ + kSyncInterval;
   if (!waiting_.empty() && !held_) next = std::min(next, clock_.monotonic_ns() + kFullRetry);
   if (full_since_ns_ != 0 && !full_told_) next = std::min(next, full_since_ns_ + kFullNotice);
   return next;

@@ -24,7 +24,8 @@ namespace vmfs {
 class LocalSync {
  public:
   LocalSync(Volume& volume, Shell& shell) : volume_(volume), shell_(shell) {}
-  // `done` is called after all that is written now is durable and published; with the durable LSN.
+  // `done` is called after all that is written now is durable and published; with the durable LSN. kWouldWait: it is
+  // durable and cannot be shown yet, the store is full say; why is a problem that the volume tells.
   void request(std::function<void(Result<Lsn>)> done);
   bool running() const { return running_; }
 
@@ -46,6 +47,8 @@ class Receiver {
   static constexpr std::uint64_t kSyncBytes = 32u << 20;
   // When the journal is full, whether there is room again is looked at so often.
   static constexpr std::int64_t kFullRetry = 20'000'000;
+  // When what was received cannot be shown, whether it can is looked at so often.
+  static constexpr std::int64_t kShowRetry = 200'000'000;
   // Full for so long: the peer is told, and counts this node as lost.
   static constexpr std::int64_t kFullNotice = 1'000'000'000;
 
@@ -86,6 +89,7 @@ class Receiver {
   bool take(const RecordsFrame& frame);
   void drain();
   void start_sync();
+  bool shown() const { return show_again_ns_ == 0; }
   void synced(std::uint64_t number, Result<Lsn> durable);
 
   Volume& volume_;
@@ -109,6 +113,7 @@ class Receiver {
   std::int64_t unsynced_since_ns_ = 0;
   std::int64_t full_since_ns_ = 0;
   bool full_told_ = false;
+  std::int64_t show_again_ns_ = 0;  // what was received cannot be shown; 0: it can
   bool held_ = false;
   bool syncing_ = false;
   std::uint64_t bytes_received_ = 0;

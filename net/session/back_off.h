@@ -32,10 +32,10 @@ class BackOff {
   std::int64_t next_ns() const { return busy_ ? INT64_MAX : next_ns_; }
   void dialing() { busy_ = true; }
   // A connection exists (whoever dialled): nothing to do until over().
-  void established() {
-    busy_ = true;
-    failures_ = 0;
-  }
+  void established() { busy_ = true; }
+  // It is of use: when it ends, the next one is tried at once. One that always ends before that is tried more and
+  // more rarely, like one that cannot be had.
+  void useful() { failures_ = 0; }
   // Dialling failed or the connection ended.
   void over(std::int64_t now_ns, bool refused) {
     busy_ = false;

@@ -91,7 +91,7 @@ def places_in_a_directory(scratch):
 def numbers_of_the_file_system(scratch):
     """statfs: the store's, less what was promised and is not in the store yet."""
     small = scratch.file_system("small", "xfs", "600M")
-    node = Node(small, "a").init(journal_size="64MiB").mount()
+    node = Node(small, "a").init(journal=scratch / "journal").mount()
     mine, below = os.statvfs(node.mnt), os.statvfs(small)
     assert mine.f_blocks * mine.f_frsize == below.f_blocks * below.f_frsize
     assert 0 < mine.f_bavail * mine.f_frsize <= below.f_bavail * below.f_frsize

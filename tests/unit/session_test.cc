@@ -139,7 +139,7 @@ TEST_CASE("of two connections both sides keep the same") {
   }
 }
 
-TEST_CASE("dialling backs off, and begins anew after a connection") {
+TEST_CASE("dialling backs off, and begins anew after a connection that was of use") {
   BackOff back_off(1);
   CHECK(back_off.due(0));
   std::int64_t now = 0, last = 0;
@@ -155,7 +155,12 @@ TEST_CASE("dialling backs off, and begins anew after a connection") {
     now = back_off.next_ns();
   }
   CHECK(last > BackOff::kFirstDelay);
+  // One that came to nothing.
   back_off.established();
+  back_off.over(now, false);
+  CHECK(back_off.next_ns() - now >= BackOff::kLongestDelay / 2);
+  back_off.established();
+  back_off.useful();
   back_off.over(now, false);
   CHECK(back_off.next_ns() - now <= BackOff::kFirstDelay);
   back_off.over(now, true);
