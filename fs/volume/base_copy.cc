@@ -11,7 +11,8 @@ namespace vmfs {
 Result<Volume::BaseImage> Volume::base_image(GroupId id) {
   Impl& v = *impl_;
   if (id == kNameSpace) {
-    std::shared_lock lock(v.names_mutex_);
+    // The position takes account of changes that are still to be made, so they are.
+    VMFS_ASSIGN(auto lock, v.lock_names());
     return BaseImage{v.state_of(v.names_), v.tree_.root()->attributes()};
   }
   auto inode = v.find_image(id);

@@ -49,14 +49,13 @@ void Volume::close_image(const ObjectRef& handle, bool writable, bool wrote) {
     if (--image.opens != 0) return;
     image.file.reset();
   }
-  std::unique_lock lock(v.names_mutex_, std::defer_lock);
   {
     std::shared_lock look(v.names_mutex_);
     if (inode->parent || inode->deleted) return;
   }
-  lock.lock();
   // What fails is tried again in the background: the object is only kept too long.
-  (void)v.delete_orphan(inode);
+  auto lock = v.lock_names();
+  if (!lock || !v.delete_orphan(inode)) v.orphans_wait_.store(true);
 }
 
 Result<std::size_t> Volume::read(Object& handle, std::uint64_t offset, std::span<std::byte> out) {

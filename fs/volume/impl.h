@@ -9,7 +9,7 @@
 //   VolumeGroup::mutex
 //   the journal's reservation lock
 //   dirty_mutex_, parking_.mutex, answers_mutex_, peers_mutex_, problems_mutex_, Inode::attributes_lock
-// No lock is held while an observer or the executor is called.
+// No lock but observers_mutex_, shared, is held while an observer is called, and none while the executor is.
 #pragma once
 
 #include <array>
@@ -63,8 +63,17 @@ struct Volume::Impl {
   std::unique_ptr<Store> store_;
   std::unique_ptr<Journal> journal_;
   ReplicationHooks* hooks_ = nullptr;
+  std::shared_mutex observers_mutex_;  // shared while they are called, with no other lock
   std::vector<Observer*> observers_;
   std::function<std::vector<std::uint64_t>()> unanswered_now_;
+
+  // For the observers, once no lock is held.
+  struct Notice {
+    GroupId group{};
+    RecordType because{};
+    bool group_changed = false, image_changed = false;
+    std::vector<std::pair<ObjectId, std::string>> names;
+  };
 
   // --- Names (name_space.cc, name_changes.cc) -------------------------------------------------
 
@@ -107,8 +116,9 @@ struct Volume::Impl {
   // The directory, or why it cannot be changed. names_mutex_ held.
   Result<std::shared_ptr<Inode>> directory(ObjectId object) const;
   Result<std::shared_ptr<Inode>> changeable_directory(ObjectId object, std::string_view name) const;
-  // Applies what is in unmade_names_; stops at the first that cannot be. names_mutex_ held exclusively.
-  Result<> make_names();
+  // Applies what is in unmade_names_; stops at the first that cannot be. names_mutex_ held exclusively. `late`: gets
+  // what the observers are to be told, because the client was told of a failure.
+  Result<> make_names(std::vector<Notice>* late = nullptr);
   // The same for what could not be made at once, when there is such; tells the observers. No lock held.
   Result<> make_late_names();
   // Whether a change that is not made yet takes the image's name away. names_mutex_ held.
@@ -349,12 +359,6 @@ struct Volume::Impl {
   std::uint64_t pending_memory_ = 0;  // bytes
   std::atomic<Lsn> first_pending_{0};  // 0: none
   Lsn first_pending_of(GroupId group) const;  // beyond all: none; with receive_mutex_ held
-  struct Notice {
-    GroupId group{};
-    RecordType because{};
-    bool group_changed = false, image_changed = false;
-    std::vector<std::pair<ObjectId, std::string>> names;
-  };
   // The names that a record of the name space concerns.
   static Result<std::vector<std::pair<ObjectId, std::string>>> names_in(RecordType type, ByteView payload);
   Result<> check_received(const ReceivedRecord& record,
@@ -372,7 +376,8 @@ struct Volume::Impl {
   void find_losses(std::span<const ReceivedRecord> records, std::size_t at, std::vector<Loss>& losses);
   Result<Journal::Reservation> append_received(Draft& draft);
   void settle_published(VolumeGroup& group, RecordType type, Notice& notice);
-  Result<> publish_record(const PendingRecord& record, Notice& notice);
+  // `before`: gets what has to be told besides, because it came first.
+  Result<> publish_record(const PendingRecord& record, Notice& notice, std::vector<Notice>& before);
   Result<> publish_locked(Lsn durable, std::vector<Notice>& notices);
   void tell(const std::vector<Notice>& notices);
 

@@ -78,7 +78,7 @@ tl::unexpected<Error> Volume::Impl::unknown_outcome(const Error& error) {
                           error.message));
 }
 
-Result<> Volume::Impl::make_names() {
+Result<> Volume::Impl::make_names(std::vector<Notice>* late) {
   while (!unmade_names_.empty()) {
     NameChange& change = unmade_names_.front();
     VMFS_TRY(journal_->sync_through(change.end));
@@ -89,6 +89,10 @@ Result<> Volume::Impl::make_names() {
                                    "free space on the store's file system, or check its disk:  df, dmesg",
                                    made.error().message));
       return made;
+    }
+    if (late) {
+      VMFS_ASSIGN(auto names, names_in(change.header.type, change.payload));
+      late->push_back({.group = kNameSpace, .because = change.header.type, .names = std::move(names)});
     }
     unmade_names_.pop_front();
     no_problem("names");
@@ -101,12 +105,7 @@ Result<> Volume::Impl::make_late_names() {
   Result<> made;
   {
     std::unique_lock lock(names_mutex_);
-    const std::deque<NameChange> late = unmade_names_;
-    made = make_names();
-    for (std::size_t i = 0; i + unmade_names_.size() < late.size(); ++i) {
-      VMFS_ASSIGN(auto names, names_in(late[i].header.type, late[i].payload));
-      notices.push_back({.group = kNameSpace, .because = late[i].header.type, .names = std::move(names)});
-    }
+    made = make_names(&notices);
     names_late_.store(!unmade_names_.empty());
   }
   // The kernel knows them as they were when the client was told of the failure.

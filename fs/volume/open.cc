@@ -89,8 +89,14 @@ Result<> Volume::close() {
 }
 
 void Volume::set_hooks(ReplicationHooks* hooks) { impl_->hooks_ = hooks; }
-void Volume::add_observer(Observer* observer) { impl_->observers_.push_back(observer); }
-void Volume::remove_observer(Observer* observer) { std::erase(impl_->observers_, observer); }
+void Volume::add_observer(Observer* observer) {
+  std::unique_lock lock(impl_->observers_mutex_);
+  impl_->observers_.push_back(observer);
+}
+void Volume::remove_observer(Observer* observer) {
+  std::unique_lock lock(impl_->observers_mutex_);
+  std::erase(impl_->observers_, observer);
+}
 Journal& Volume::journal() { return *impl_->journal_; }
 NodeId Volume::node() const { return impl_->node_; }
 

@@ -322,7 +322,7 @@ Lsn Volume::Impl::first_pending_of(GroupId group) const {
 Result<> Volume::Impl::publish_locked(Lsn durable, std::vector<Notice>& notices) {
   while (!pending_.empty() && pending_.front().end <= durable) {
     Notice notice;
-    auto published = publish_record(pending_.front(), notice);
+    auto published = publish_record(pending_.front(), notice, notices);
     if (!published) {
       problem("publish", fmt::format("cannot show a received record: {}; it is tried again\n"
                                      "free space on the store's file system, or check its disk:  df, dmesg",
@@ -359,13 +359,15 @@ Result<std::vector<std::pair<ObjectId, std::string>>> Volume::Impl::names_in(Rec
   return names;
 }
 
-Result<> Volume::Impl::publish_record(const PendingRecord& record, Notice& notice) {
+Result<> Volume::Impl::publish_record(const PendingRecord& record, Notice& notice, std::vector<Notice>& before) {
   const RecordHeader& header = record.header;
   notice.group = GroupId{header.group};
   notice.because = header.type;
   VolumeGroup* group = &names_;
   if (notice.group == kNameSpace) {
     std::unique_lock lock(names_mutex_);
+    // What this node recorded before it lost the name space comes first.
+    VMFS_TRY(make_names(&before));
     VMFS_ASSIGN(notice.names, names_in(header.type, record.payload));
     if (header.type == RecordType::kCreate) {
       VMFS_ASSIGN(Create change, decode<Create>(record.payload));
@@ -449,6 +451,8 @@ void Volume::Impl::settle_published(VolumeGroup& group, RecordType type, Notice&
 }
 
 void Volume::Impl::tell(const std::vector<Notice>& notices) {
+  if (notices.empty()) return;
+  std::shared_lock lock(observers_mutex_);
   for (const Notice& notice : notices) {
     for (Observer* observer : observers_) {
       if (notice.group_changed) observer->group_changed(notice.group, notice.because);

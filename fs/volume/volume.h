@@ -163,7 +163,6 @@ class Volume {
   // Reads up to out.size(); fewer only at the end of the image.
   Result<std::size_t> read(Object& image, std::uint64_t offset, std::span<std::byte> out);
   // Written when it returns; all or nothing. At most kPayloadMax bytes.
-  // (Two writes at the end must not be made at once: both would go to one place.)
   Result<> write(Object& image, const Caller&, std::uint64_t offset, ByteView bytes,
                  Placed placed = Placed::kAtOffset);
   std::uint32_t permissions(Object& image);
@@ -260,8 +259,8 @@ class Volume {
       (void)parent, (void)name;
     }
   };
-  // Neither while anything is published. Closing publishes what is left, so who goes before the volume
-  // is closed removes itself.
+  // Any thread calls them, none after remove_observer() has returned; they call neither of these. Closing publishes
+  // what is left, so who goes before the volume is closed removes itself.
   void add_observer(Observer* observer);
   void remove_observer(Observer* observer);
 

@@ -33,11 +33,6 @@ void Node::Impl::begin_exchange(Peer& peer) {
   peer.sent_positions = peer.got_positions = false;
   peer.ours.clear();
   peer.theirs.clear();
-  send_own_positions(peer);
-}
-
-void Node::Impl::send_own_positions(Peer& peer) {
-  peer.exchange_due = false;
   // What came over the last connection is to count: durable and visible first.
   Connection* connection = peer.connection;
   sync.request([this, alive = alive, id = peer.info.id, connection](Result<Lsn> durable) {
@@ -45,8 +40,11 @@ void Node::Impl::send_own_positions(Peer& peer) {
     Peer* peer = peer_by_id(id);
     if (peer == nullptr || peer->connection != connection) return;
     if (!durable && durable.error().kind == ErrorKind::kWouldWait) {
-      peer->exchange_due = true;  // a second later, when it may be shown
-      return;
+      // Which the volume tells as a problem of its own. The other node must not wait for this one meanwhile.
+      const std::string why = fmt::format("what came before cannot be shown on {}: {}", options.node_name,
+                                          durable.error().message);
+      connection->link->send(encode_message(Bye{why}));
+      return close(*connection, why, false);
     }
     if (!durable) {
       problem("journal", fmt::format("the journal cannot be synced: {}\ncheck its disk:  df, dmesg",

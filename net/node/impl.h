@@ -77,7 +77,6 @@ struct Peer {
 
   // The exchange of positions on this connection.
   bool sent_positions = false, got_positions = false;
-  bool exchange_due = false;  // ours are still to be sent
   std::unordered_map<GroupId, GroupPosition> ours, theirs;
 
   std::unique_ptr<PeerStream> stream;
@@ -206,7 +205,6 @@ struct Node::Impl final : Volume::Observer {
 
   // --- exchange.cc
   void begin_exchange(Peer& peer);
-  void send_own_positions(Peer& peer);
   std::optional<GroupPosition> position_of(GroupId group);
   void send_positions(Peer& peer, const std::vector<GroupPosition>& groups, bool update);
   void on_positions(Peer& peer, Positions positions);
@@ -388,6 +386,7 @@ class PeerStream final : public Sender::Events, public Receiver::Events, public 
   void send_ack(const Ack& ack) override;
   void received(const ReceivedRecord& record) override;
   void published() override;
+  void not_shown() override;
   void takes_away(std::vector<Volume::Loss> losses) override;
   void failed(const Error& error) override;
   void copy_begun(GroupId group, bool whole) override;

@@ -291,7 +291,6 @@ void Node::Impl::reconsider() {
 void Node::Impl::periodic(std::int64_t now_ns) {
   next_periodic_ns = now_ns + kPeriod;
   for (auto& peer : peers) {
-    if (peer->connection != nullptr && peer->exchange_due) send_own_positions(*peer);
     if (!peer->stream) continue;
     std::uint64_t sent = peer->stream->sender.bytes_sent();
     std::uint64_t received = peer->stream->receiver.bytes_received();

@@ -68,6 +68,8 @@ void PeerStream::published() {
   node_.poke();
 }
 
+void PeerStream::not_shown() { node_.wake_at(receiver.next_tick_ns()); }
+
 void PeerStream::takes_away(std::vector<Volume::Loss> losses) { node_.let_go(peer_, losses); }
 
 void PeerStream::failed(const Error& error) {
@@ -234,6 +236,7 @@ void Node::Impl::update_sync(Peer& peer) {
   }
   if (peer.counts != counted) update_counting();
   if (peer.sync == before) return;
+  if (peer.sync == PeerSync::kInSync) peer.back_off.useful();
   log_notice("{}: {}", peer.info.name, to_string(peer.sync));
   // What it was when it was lost is what a person asks for later.
   if (peer.stream) peer.persisted.was_in_sync = peer.sync == PeerSync::kInSync;

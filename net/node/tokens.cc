@@ -132,7 +132,11 @@ void Node::Impl::ask(GroupId group, bool force, bool writers) {
 
 void Node::Impl::send_want(GroupId group, Asking& mine, const GroupState& state) {
   // Ours but suspended, or released and about to be taken by somebody: that settles by itself.
-  if (state.owner == options.node || raw(state.owner) == 0) return poke();
+  if (state.owner == options.node || raw(state.owner) == 0) {
+    // An image whose creation the store had refused for a while, say, and made when this node was not settled.
+    if (state.owner == options.node && volume.gate(group) == Gate::kSuspended) unsettled.insert(group);
+    return poke();
+  }
   Peer* owner = peer_by_id(state.owner);
   if (owner == nullptr || !owner->stream || owner->stream->sender.positions().stopped(group)) {
     give_up_asking(group, {ErrorKind::kReadOnly, EROFS,

@@ -60,6 +60,8 @@ bool Receiver::take(const RecordsFrame& frame) {
                     fmt::format("records frame {} after {}", frame.number, received_)});
     return true;
   }
+  // Told that this node is full, the peer goes on without it: what it has under way waits here, and no more comes.
+  if (!shown() && full_told_) return false;
   std::vector<Volume::Loss> losses;
   auto end = volume_.receive(frame.records, &losses);
   if (!end) {
@@ -129,7 +131,7 @@ void Receiver::synced(std::uint64_t number, Result<Lsn> durable) {
   if (!durable && durable.error().kind == ErrorKind::kWouldWait) {
     show_again_ns_ = clock_.monotonic_ns() + kShowRetry;
     if (full_since_ns_ == 0) full_since_ns_ = clock_.monotonic_ns();
-    return;
+    return events_.not_shown();
   }
   if (!durable) return events_.failed(durable.error());
   if (!shown()) {

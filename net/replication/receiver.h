@@ -62,6 +62,8 @@ class Receiver {
     virtual void received(const ReceivedRecord& record) = 0;
     // What was received up to now is durable and visible.
     virtual void published() = 0;
+    // What was received is durable and cannot be shown: tick() is due at next_tick_ns().
+    virtual void not_shown() = 0;
     // The next records would take these images away: they wait until go_on(). Not called from within it.
     virtual void takes_away(std::vector<Volume::Loss> losses) = 0;
     // The connection cannot go on. The receiver must outlive this call.

@@ -113,6 +113,12 @@ def guests_start_after_the_volume_and_stop_before_it(scratch):
         peer.join(machine.run("vmfs", "token", "/srv/store").stdout.strip()).mount()
         vmfs("wait", peer.mnt, "in-sync")
         machine.run("dd", "if=/dev/urandom", "of=/srv/vm/web01.img", "bs=1M", "count=8", "conv=fsync")
+        # The pool of the README: libvirt finds what is there, and makes a disk that is on the peer too.
+        for words in (["pool-define-as", "vm", "dir", "--target", "/srv/vm"], ["pool-start", "vm"],
+                      ["pool-autostart", "vm"], ["vol-create-as", "vm", "web02.img", "16M"]):
+            machine.run("virsh", *words)
+        assert "web01.img" in machine.run("virsh", "vol-list", "vm").stdout
+        wait_until(lambda: os.path.exists(peer / "web02.img"), what="libvirt's new disk on the peer")
 
         # Stopping the volume stops who runs guests, guests first, and is not taken back.
         machine.run("systemctl", "stop", "vmfs@guests")
@@ -134,6 +140,8 @@ def guests_start_after_the_volume_and_stop_before_it(scratch):
         peer.mount()
         wait_until(machine.all_active, timeout=60, what="guests' services")
         assert machine.run("head", "-c", "12", "/srv/vm/web01.img").stdout == "written by b"
+        wait_until(lambda: "web02.img" in machine.run("virsh", "vol-list", "vm", check=False).stdout,
+                   what="the pool, which starts by itself")
 
         machine.power_off()
         said = machine.log("-u", "vmfs@guests", "-u", "libvirtd", "-u", "libvirt-guests", "-u", "init.scope")

@@ -36,9 +36,11 @@ struct SlowKernel : TwoNodes {
     cluster.run(10 * kSecond);
   }
   bool anybody_forced() {
-    for (Member* member : {&a(), &b()})
-      for (const EpochEntry& entry : member->volume->group(web)->history)
+    for (Member* member : {&a(), &b()}) {
+      const GroupState state = *member->volume->group(web);
+      for (const EpochEntry& entry : state.history)
         if (entry.cause == EpochCause::kForced) return true;
+    }
     return false;
   }
   GroupId web{};
