@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 #include <thread>
 
@@ -56,10 +57,13 @@ Result<> mount_volume(const std::string& store_argument, const std::string& moun
   // What the daemon will read too: an error is clearer from here.
   VMFS_ASSIGN(Config config, read_config(store));
   VMFS_TRY(read_secret(store));
-  if (mountpoint == store || mountpoint.starts_with(store + "/") || store.starts_with(mountpoint + "/"))
-    return fail(ErrorKind::kInvalid, EINVAL,
-                fmt::format("the mount point {} and the store {} must not contain one another",
-                            mountpoint, store));
+  // Whatever links lead there.
+  std::error_code failed;
+  const std::string place = std::filesystem::weakly_canonical(mountpoint, failed).string();
+  for (const std::string& each : {mountpoint, place})
+    if (each == store || each.starts_with(store + "/") || store.starts_with(each + "/"))
+      return fail(ErrorKind::kInvalid, EINVAL,
+                  fmt::format("the mount point {} and the store {} must not contain one another", mountpoint, store));
   VMFS_TRY(prepare_run_directory(store));
   // Before a second holder touches the files of one that is at work. (The daemon takes the lock for good.)
   {
@@ -154,7 +158,7 @@ Result<> restart_daemon(const std::string& path) {
     bool hopeless = holder && (holder->state == HolderStatus::State::kGaveUp ||
                                (holder->state == HolderStatus::State::kStartFailed && holder_before &&
                                 holder->starts != holder_before->starts));
-    if (hopeless || !watch.wait(deadline - system_clock().monotonic_ns()))
+    if (hopeless || !watch.wait(std::max<std::int64_t>(deadline - system_clock().monotonic_ns(), 0)))
       return fail(ErrorKind::kIo, hopeless ? EIO : ETIMEDOUT,
                   fmt::format("the new daemon does not serve yet: {}",
                               why_not_served(target.store, target.mountpoint)));

@@ -213,7 +213,7 @@ void DaemonCommands::remove_peer(const json& request, Reply reply) {
 
 void DaemonCommands::set(const json& request, Reply reply) {
   posted_.post([this, assignments = texts_of(request, "assignments"), reply = std::move(reply)] {
-    VolumeSettings settings = parts_.config.config().settings;
+    VolumeSettings settings = parts_.node.settings();
     auto described = [](const VolumeSettings& values) {
       return good({{"mode", mode_name(values.mode)},
                    {"on-peer-loss", peer_loss_name(values.on_peer_loss)},
@@ -250,16 +250,19 @@ void DaemonCommands::listen(const std::string& address, Reply reply) {
 
 void DaemonCommands::restart(Reply reply) {
   std::lock_guard lock(restart_mutex_);
-  if (restarter_.joinable())
+  if (restarter_.joinable() && restarting_.load())
     return reply(error_to_json({ErrorKind::kBusy, EBUSY, "a restart is under way already"}));
   if (!parts_.link.holder_alive())
     return reply(error_to_json({ErrorKind::kRefused, ECHILD,
                                 "the holder has died, nobody would start the next daemon\n"
                                 "unmount and mount again instead"}));
+  if (restarter_.joinable()) restarter_.join();  // it was refused before
   log_notice("command: restart");
+  restarting_.store(true);
   // Draining waits for requests, so it has a thread of its own.
   restarter_ = std::thread([this, reply = std::move(reply)] {
     auto drained = parts_.front.drain(kDrainPatienceNs);
+    restarting_.store(drained.has_value());
     reply(drained ? good() : error_to_json(drained.error()));
   });
 }

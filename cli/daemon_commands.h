@@ -1,6 +1,7 @@
 // What the daemon answers on its control socket.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -61,6 +62,7 @@ class DaemonCommands {
   const std::int64_t started_wall_ns_;
   std::mutex restart_mutex_;
   std::thread restarter_;  // guarded by restart_mutex_ until it runs
+  std::atomic<bool> restarting_{false};  // false: it was refused
   PostedWork posted_;      // first to go: what it waits for uses the others
 };
 

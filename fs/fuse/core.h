@@ -15,6 +15,7 @@
 #include "fs/fuse/front.h"
 #include "fs/fuse/invalidator.h"
 #include "fs/fuse/kernel.h"
+#include "fs/fuse/notifier.h"
 #include "fs/fuse/open_table.h"
 #include "fs/fuse/parked.h"
 #include "fs/fuse/request.h"
@@ -32,7 +33,8 @@ struct Worker {
 // What serves a connection, whoever keeps it: a holder in production, a socket pair in a test.
 struct ConnectionParts {
   ConnectionMemory* memory = nullptr;
-  int descriptor = -1;      // INIT and notifications
+  int descriptor = -1;      // INIT, and notifications if there is no notifier
+  Notifier* notifier = nullptr;
   std::vector<int> clones;  // one for each worker
   unsigned device_major = 0, device_minor = 0;
 };
@@ -129,6 +131,7 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
   Volume& volume() { return volume_; }
   OpenTable& opens() { return opens_; }
   DirectoryTable& directories() { return directories_; }
+  Notifier* notifier() const { return parts_.notifier; }  // null: notifications are written here
   Invalidator& invalidator() { return *invalidator_; }  // for workers, and for who has entered
   // Any thread: `done` once the kernel has dropped what it was asked to before; at once if the front has gone.
   void when_forgotten(std::function<void()> done) {

@@ -23,6 +23,7 @@ Result<std::unique_ptr<Front>> Front::start(Volume& volume, DaemonLink& link,
   ConnectionParts parts;
   parts.memory = &link.memory();
   parts.descriptor = link.fuse_descriptor();
+  parts.notifier = &link.notifier();
   parts.clones = link.clones();
   parts.device_major = link.memory().header().device_major;
   parts.device_minor = link.memory().header().device_minor;

@@ -12,7 +12,6 @@ struct Invalidator::Shift {
   // Guarded by mutex_. What it asks the kernel for at this moment, if anything.
   ObjectId image{}, directory{};
   PageRange pages;  // of that image
-  bool working = false;
   bool replaced = false;  // stuck: finish what is under way, and end
   bool ended = false;
 };
@@ -130,13 +129,6 @@ void Invalidator::was_answered(const ParkedRequest& request) {
   }
 }
 
-bool Invalidator::stop() {
-  std::lock_guard lock(mutex_);
-  stopping_ = true;
-  changed_.notify_all();
-  return std::none_of(shifts_.begin(), shifts_.end(), [](const auto& shift) { return shift->working; });
-}
-
 std::size_t Invalidator::threads_waiting() const {
   std::lock_guard lock(mutex_);
   return static_cast<std::size_t>(std::count_if(
@@ -156,12 +148,10 @@ void Invalidator::run(const std::shared_ptr<Shift>& shift) {
     if (item.kind == Item::Kind::kImage) queued_images_.erase(item.object);
     if (item.kind == Item::Kind::kName) queued_names_.erase({item.object, item.name});
     if (item.kind == Item::Kind::kNames) queued_all_names_ = false;
-    shift->working = true;
     shift->item = std::move(item);
     lock.unlock();
     process(*shift);
     lock.lock();
-    shift->working = false;
   }
   shift->ended = true;
 }

@@ -37,7 +37,7 @@ class Invalidator {
         const std::function<void(ObjectId directory, const std::vector<std::string>& names)>& visit) = 0;
   };
   Invalidator(Kernel& kernel, ParkedTable& parked);
-  // Waits for its threads: the connection must be at its end, or no request be parked.
+  // Waits for its threads, so what they wait for must have ended: see Notifier::stop().
   ~Invalidator();
 
   void image(ObjectId image);
@@ -51,10 +51,6 @@ class Invalidator {
   // To be called after a request was parked, and after a parked request was answered.
   void was_parked(const ParkedRequest& request);
   void was_answered(const ParkedRequest& request);
-
-  // From now on nothing more is asked of the kernel. False: a thread still waits for it, and may touch
-  // this object and the kernel's until the process ends.
-  bool stop();
 
   std::size_t threads_waiting() const;  // in the kernel, for parked requests; for tests
 

@@ -21,10 +21,23 @@ constexpr int kWakeSignal = SIGUSR1;
 void wake(int) {}
 
 // libfuse writes every answer with this: to where the request came from.
-ssize_t write_answer(int descriptor, iovec* pieces, int count, void*) {
+// Which no request is answered by.
+bool is_notification(const iovec* pieces, int count) {
+  fuse_out_header header{};
+  if (count < 1 || pieces[0].iov_len < sizeof header) return false;
+  std::memcpy(&header, pieces[0].iov_base, sizeof header);
+  return header.unique == 0;
+}
+
+ssize_t write_answer(int descriptor, iovec* pieces, int count, void* core) {
   kernel_order::before_answer();
   RequestContext* context = current_request();
-  if (context == nullptr) return ::writev(descriptor, pieces, count);
+  if (context == nullptr) {
+    Notifier* const notifier = static_cast<Core*>(core)->notifier();
+    if (notifier != nullptr && is_notification(pieces, count))
+      return notifier->write({pieces, static_cast<std::size_t>(count)});
+    return ::writev(descriptor, pieces, count);
+  }
   if (context->captured_reply == nullptr) return ::writev(context->descriptor, pieces, count);
   ssize_t total = 0;
   for (const iovec& piece : std::span(pieces, static_cast<std::size_t>(count))) {
@@ -284,16 +297,9 @@ void Core::close() {
     std::lock_guard lock(watch_mutex_);
     later_watched_.clear();  // they hold this object
   }
-  // On a connection that goes on, a thread may wait in the kernel for something that only the next
-  // daemon's answers release: it is left behind, with all that it may touch, for the process's end.
-  if (invalidator_ && !invalidator_->stop() && end_ == Front::End::kDrained) {
-    static std::mutex mutex;
-    static auto* left_behind = new std::vector<std::shared_ptr<Core>>;  // never destroyed
-    std::lock_guard lock(mutex);
-    left_behind->push_back(shared_from_this());
-  } else {
-    invalidator_.reset();
-  }
+  // On a connection that goes on, the kernel may wait for something that only the next daemon's answers release.
+  if (parts_.notifier != nullptr) parts_.notifier->stop();
+  invalidator_.reset();
 }
 
 FrontStatistics Core::statistics() const {

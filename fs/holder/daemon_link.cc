@@ -21,6 +21,7 @@ struct DaemonLink::State {
   std::vector<int> clones;
   std::string mountpoint;
   Protection protection;
+  std::unique_ptr<Notifier> notifier;
 };
 
 DaemonLink::DaemonLink() = default;
@@ -38,7 +39,7 @@ Result<std::unique_ptr<DaemonLink>> DaemonLink::inherit() {
   if (!memory) return pass(memory.error());
   std::unique_ptr<DaemonLink> link(new DaemonLink());
   link->state_ =
-      std::make_unique<State>(State{std::move(*memory), kInheritedControl, kInheritedFuse, {}, {}, protection});
+      std::make_unique<State>(State{std::move(*memory), kInheritedControl, kInheritedFuse, {}, {}, protection, {}});
   State& state = *link->state_;
   const ConnectionHeader& header = state.memory.header();
   if (header.clone_count == 0 || header.clone_count > kClonesMax) {
@@ -54,6 +55,7 @@ Result<std::unique_ptr<DaemonLink>> DaemonLink::inherit() {
                   fmt::format("the holder did not pass descriptor {}: {}", descriptor, strerror(errno)));
     }
   }
+  VMFS_ASSIGN(state.notifier, Notifier::start(state.fuse));
   state.mountpoint = std::string(header.mountpoint, strnlen(header.mountpoint, sizeof header.mountpoint));
   return link;
 }
@@ -86,6 +88,7 @@ bool DaemonLink::holder_alive() const {
 }
 std::uint64_t DaemonLink::starts() const { return state_->memory.header().starts.load(); }
 
+Notifier& DaemonLink::notifier() { return *state_->notifier; }
 int DaemonLink::fuse_descriptor() const { return state_->fuse; }
 const std::vector<int>& DaemonLink::clones() const { return state_->clones; }
 ConnectionMemory& DaemonLink::memory() { return state_->memory; }

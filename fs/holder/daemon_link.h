@@ -9,6 +9,7 @@
 #include "fs/base/ids.h"
 #include "fs/base/result.h"
 #include "fs/fuse/connection_memory.h"
+#include "fs/fuse/notifier.h"
 #include "fs/holder/protection.h"
 
 namespace vmfs {
@@ -16,7 +17,8 @@ namespace vmfs {
 class DaemonLink {
  public:
   // Takes over the descriptors that the holder passed at fixed numbers. kRefused if this process was
-  // not started by a holder. Call it once, first of all, before any other descriptor is opened. Also
+  // not started by a holder. Call it once, first of all, before any other descriptor is opened and any thread started:
+  // it forks (see Notifier). Also
   // sets PR_SET_IO_FLUSHER and ignores SIGTERM, SIGINT, SIGHUP and SIGPIPE: the holder unmounts, and
   // then the daemon ends by itself.
   static Result<std::unique_ptr<DaemonLink>> inherit();
@@ -44,6 +46,7 @@ class DaemonLink {
 
   // For Front.
   int fuse_descriptor() const;
+  Notifier& notifier();
   const std::vector<int>& clones() const;
   ConnectionMemory& memory();
 

@@ -139,6 +139,26 @@ Result<int> move_up(int descriptor) {
   return moved;
 }
 
+namespace {
+
+// 0: nothing is mounted there, or that cannot be told. Does not ask whoever serves the mount.
+std::uint64_t mount_id_at(const std::string& mountpoint) {
+  constexpr unsigned kUniqueMountId = 0x4000;  // STATX_MNT_ID_UNIQUE, Linux 6.8; before, an id may be used again
+  struct statx found {};
+  if (::statx(AT_FDCWD, mountpoint.c_str(), AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
+              STATX_MNT_ID | kUniqueMountId, &found) != 0)
+    return 0;
+  return (found.stx_mask & (STATX_MNT_ID | kUniqueMountId)) != 0 ? found.stx_mnt_id : 0;
+}
+
+// Whether the kernel still serves anybody through this connection.
+bool is_alive(int descriptor) {
+  pollfd look{descriptor, 0, 0};
+  return descriptor >= 0 && ::poll(&look, 1, 0) >= 0 && (look.revents & (POLLERR | POLLNVAL)) == 0;
+}
+
+}  // namespace
+
 Result<Mounted> mount_connection(const HolderOptions& options) {
   Mounted mounted;
   VMFS_ASSIGN(mounted.mountpoint, check_mountpoint(options.mountpoint));
@@ -167,9 +187,10 @@ Result<Mounted> mount_connection(const HolderOptions& options) {
                 fmt::format("cannot mount on {}: {}{}", mounted.mountpoint, strerror(number),
                             number == EPERM ? "; this needs root" : ""));
   }
+  mounted.mount_id = mount_id_at(mounted.mountpoint);
   const auto undo = [&](Error error) {
     abort_connection(mounted);
-    detach_mount(mounted.mountpoint);
+    detach_mount(mounted);
     return tl::unexpected<Error>(std::move(error));
   };
   const auto entry = find_mount(mounted.mountpoint);
@@ -192,27 +213,36 @@ Result<Mounted> mount_connection(const HolderOptions& options) {
   return mounted;
 }
 
+bool is_mounted(const Mounted& mounted) {
+  if (mounted.mount_id != 0) return mount_id_at(mounted.mountpoint) == mounted.mount_id;
+  const auto entry = find_mount(mounted.mountpoint);  // a kernel that numbers no mounts
+  return entry && entry->type == kType && entry->minor == mounted.minor;
+}
+
 void abort_connection(Mounted& mounted) {
-  if (mounted.minor != 0) {
+  // Of one that has ended, number and place may be another's by now.
+  if (is_alive(mounted.descriptor)) {
+    if (is_mounted(mounted)) ::umount2(mounted.mountpoint.c_str(), MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW);
+    // Was it detached before, only sysfs is left (if it is there), and:
     const std::string path = fmt::format("/sys/fs/fuse/connections/{}/abort", mounted.minor);
-    if (const int descriptor = ::open(path.c_str(), O_WRONLY | O_CLOEXEC); descriptor >= 0) {
+    if (const int descriptor = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+        descriptor >= 0 && is_alive(mounted.descriptor)) {
       if (::write(descriptor, "1", 1) < 0)
         log_warning("cannot abort the connection through {}: {}", path, strerror(errno));
       ::close(descriptor);
     }
   }
-  // The kernel ends a connection whose last descriptor is closed, also without sysfs.
+  // The kernel ends a connection whose last descriptor is closed.
   for (int clone : mounted.clones) ::close(clone);
   mounted.clones.clear();
   if (mounted.descriptor >= 0) ::close(mounted.descriptor);
   mounted.descriptor = -1;
 }
 
-void detach_mount(const std::string& mountpoint) {
-  const auto entry = find_mount(mountpoint);
-  if (!entry || entry->type != kType) return;
-  if (::umount2(mountpoint.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno != EINVAL)
-    log_warning("cannot unmount {}: {}", mountpoint, strerror(errno));
+void detach_mount(const Mounted& mounted) {
+  if (!is_mounted(mounted)) return;
+  if (::umount2(mounted.mountpoint.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno != EINVAL)
+    log_warning("cannot unmount {}: {}", mounted.mountpoint, strerror(errno));
 }
 
 Result<> unmount_and_wait(const std::string& mountpoint, const std::optional<HolderStatus>& status,

@@ -17,15 +17,18 @@ struct Mounted {
   int descriptor = -1;     // /dev/fuse
   std::vector<int> clones;
   unsigned major = 0, minor = 0;
+  std::uint64_t mount_id = 0;  // another mount at the same place has another one
 };
 
 // The place where to mount, absolute and without symlinks; kInvalid or kBusy with what is wrong.
 Result<std::string> check_mountpoint(const std::string& mountpoint);
 // All descriptors are close-on-exec and above the numbers that a daemon inherits them at.
 Result<Mounted> mount_connection(const HolderOptions& options);
-// Ends the connection: whoever waits for it gets an error. Closes the descriptors.
+// Ends the connection, if it has not ended: whoever waits for it gets an error. Closes the descriptors.
 void abort_connection(Mounted& mounted);
-void detach_mount(const std::string& mountpoint);
+// If it is still mounted. Somebody else's mount at that place stays.
+void detach_mount(const Mounted& mounted);
+bool is_mounted(const Mounted& mounted);
 
 // A copy of the descriptor above the inherited numbers; closes the original.
 Result<int> move_up(int descriptor);

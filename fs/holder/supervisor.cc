@@ -318,7 +318,7 @@ Error Supervisor::give_up(const std::string& reason) {
             "with: vmfs mount {} {}",
             options_.volume_name, mounted_.mountpoint, reason, options_.source, mounted_.mountpoint);
   abort_connection(mounted_);
-  detach_mount(mounted_.mountpoint);
+  detach_mount(mounted_);
   set_state(HolderStatus::State::kGaveUp);
   return {ErrorKind::kIo, EIO, "gave up: " + reason};
 }
@@ -334,6 +334,9 @@ void Supervisor::begin_unmount() {
     if (unmounter_ < 0) unmounting_ = false;
     return;
   }
+  // What the daemon may not outlive is not kept from ending by this process, which may wait for long.
+  ::close_range(3, ~0u, 0);
+  if (!is_mounted(mounted_)) ::_exit(kUnmounted);
   const char* place = mounted_.mountpoint.c_str();
   if (::umount2(place, UMOUNT_NOFOLLOW) == 0 || errno == EINVAL) ::_exit(kUnmounted);
   ::_exit(::umount2(place, UMOUNT_NOFOLLOW | MNT_DETACH) == 0 ? kDetached : kUnmountFailed);
@@ -351,7 +354,11 @@ void Supervisor::unmount_ended(int wait_status) {
 }
 
 Result<> Supervisor::run() {
-  VMFS_TRY(prepare());
+  if (auto prepared = prepare(); !prepared) {
+    abort_connection(mounted_);
+    detach_mount(mounted_);
+    return prepared;
+  }
   const auto leave = [&](Error error) -> Result<> {
     // Nothing may be left mounted that nobody serves.
     if (daemon_ != 0) {
@@ -361,7 +368,7 @@ Result<> Supervisor::run() {
     }
     if (ever_ready_ && status_.state != HolderStatus::State::kGaveUp) error = give_up(error.message);
     abort_connection(mounted_);
-    detach_mount(mounted_.mountpoint);
+    detach_mount(mounted_);
     if (!ever_ready_ && !options_.status_path.empty()) ::unlink(options_.status_path.c_str());
     return pass(std::move(error));
   };
@@ -397,7 +404,7 @@ Result<> Supervisor::run() {
         log_notice("volume {} is unmounted from {}", options_.volume_name, mounted_.mountpoint);
         if (!options_.status_path.empty()) ::unlink(options_.status_path.c_str());
         abort_connection(mounted_);
-        detach_mount(mounted_.mountpoint);
+        detach_mount(mounted_);
         return {};
       }
     }

@@ -87,6 +87,12 @@ std::optional<SequenceTrail::Since> Volume::changed_since(GroupId id, std::uint6
   return since;
 }
 
+Lsn Volume::last_record(GroupId id) {
+  std::shared_ptr<Inode> alive;
+  VolumeGroup* group = impl_->find_group(id, alive);
+  return group ? group->last_record.load() : 0;
+}
+
 Position Volume::durable_position(GroupId id) {
   Impl& v = *impl_;
   std::shared_ptr<Inode> alive;

@@ -149,6 +149,8 @@ Result<> Volume::Impl::recover(const CheckpointState& state, const OpenArguments
   checkpoints_ = state.checkpoints;
   applied_through_ = stored_replay_from_ = state.replay_from;
   peers_ = state.peers;
+  // What was confirmed beyond the log's end was cut off (see recover()), and its places are used again.
+  for (PeerState& peer : peers_) peer.confirmed = std::min(peer.confirmed, journal_->written_lsn());
   // Which of the open requests have an answer? Those found stay here, see below.
   for (std::uint64_t unique : arguments.unanswered) answers_[unique] = {};
   for (const AnsweredRequest& answer : state.answered)

@@ -194,6 +194,8 @@ class Volume {
   // What was changed after that record, and since when; nothing: it lies too far back (before what this life
   // has seen, or before the sequence went on from elsewhere). See SequenceTrail for how exact it is.
   std::optional<SequenceTrail::Since> changed_since(GroupId group, std::uint64_t seq);
+  // The end of the group's last record in the journal; 0: it has none that this life knows of.
+  Lsn last_record(GroupId group);
   Position durable_position(GroupId group);
   // Of a group whose gate is closed: once the changes that were under way have ended.
   Position final_position(GroupId group);

@@ -201,7 +201,10 @@ void Node::Impl::check_commands() {
 
   if (hand_over && hand_over->through != 0) {
     Peer* peer = peer_by_id(hand_over->peer);
-    if (peer != nullptr && peer->stream && peer->stream->sender.durable() >= hand_over->through)
+    const bool arrived = peer != nullptr && peer->stream && peer->stream->sender.durable() >= hand_over->through;
+    if (arrived && !hand_over->failure.empty())
+      finished.emplace_back(std::move(hand_over->done), fail(ErrorKind::kIo, EIO, std::move(hand_over->failure)));
+    else if (arrived)
       finished.emplace_back(std::move(hand_over->done),
                             fmt::format("{} groups handed over to {}", hand_over->groups,
                                         peer->info.name));
@@ -315,6 +318,7 @@ void Node::Impl::hand_over_all(std::int64_t deadline_ns, Done done) {
   std::vector<GroupId> groups;
   for (const GroupState& state : volume.groups())
     if (state.owner == options.node && volume.gate(state.id) == Gate::kOpen && !state.split &&
+        !releasing.contains(state.id) &&
         (taker == nullptr || !taker->stream->sender.positions().stopped(state.id)))
       groups.push_back(state.id);
   if (groups.empty()) return done(std::string("nothing to hand over"));
@@ -333,12 +337,16 @@ void Node::Impl::hand_over_all(std::int64_t deadline_ns, Done done) {
   blocking(
       Shell::Lane::kSync,
       [this, groups, taker = taker->info.id, last]() -> Result<> {
+        Result<> outcome;
         for (GroupId group : groups) {
           auto lsn = volume.release(group, taker);
-          if (!lsn) return pass(lsn.error());
-          *last = std::max(*last, *lsn);
+          // The others go all the same. One that was deleted meanwhile has nobody who could miss it.
+          if (lsn)
+            *last = std::max(*last, *lsn);
+          else if (lsn.error().kind != ErrorKind::kNotFound)
+            outcome = pass(lsn.error());
         }
-        return {};
+        return outcome;
       },
       [this, groups, last](Result<> result) {
         for (GroupId group : groups) {
@@ -347,11 +355,12 @@ void Node::Impl::hand_over_all(std::int64_t deadline_ns, Done done) {
         }
         match_frozen();
         if (!hand_over) return;
-        if (!result) {
+        if (!result && *last == 0) {
           Done failed = std::move(hand_over->done);
           hand_over.reset();
           return failed(pass(result.error()));
         }
+        if (!result) hand_over->failure = "not all groups could be handed over: " + result.error().message;
         hand_over->through = *last;
         // The confirmation is to come quickly: somebody waits, as for a flush.
         for (auto& peer : peers)
@@ -424,6 +433,7 @@ void Node::Impl::remove_peer(NodeId id, Done done) {
     }
   std::erase_if(peers, [peer](const auto& other) { return other.get() == peer; });
   volume.remove_peer(id);
+  end_splits_of_nobody();
   log_notice("{}: removed from the volume", name);
   if (callbacks.peer_removed) callbacks.peer_removed(id);
   update_counting();

@@ -241,6 +241,7 @@ void Node::Impl::regain(GroupId group, const Peer& peer) {
               shown(group), peer.info.name);
   volume.set_gate(group, Gate::kSuspended);
   unsettled.insert(group);
+  must_hear.insert(group);
 }
 
 // Groups that the peer has not learned of in any other way: whoever may change them sends a copy.

@@ -96,6 +96,7 @@ void Node::Impl::stop_following(GroupId group, bool settled) {
   } else if (!settled || !was_open || !volume.change_gate(group, Gate::kInconsistent, idle_gate())) {
     volume.change_gate(group, Gate::kInconsistent, Gate::kSuspended);
     unsettled.insert(group);
+    if (!settled) must_hear.insert(group);
   }
   volume.reopen(group);
 }
@@ -283,6 +284,19 @@ void Node::Impl::mark_split(GroupId group, bool split) {
       });
 }
 
+// The other side of a split has been removed from the volume: this one is all there is.
+void Node::Impl::end_splits_of_nobody() {
+  if (!peers.empty()) return;
+  for (const GroupState& state : volume.groups()) {
+    if (!state.split) continue;
+    log_notice("{}: its other side has been removed from the volume: this one survives", shown(state.id));
+    mark_split(state.id, false);
+    if (state.owner != options.node) continue;
+    volume.change_gate(state.id, Gate::kSplit, Gate::kSuspended);
+    unsettled.insert(state.id);
+  }
+}
+
 // A person chose this side: said by a new epoch, which every node understands when it compares.
 void Node::Impl::win(GroupId group, std::function<void(Result<>)> done) {
   auto state = volume.group(group);
@@ -290,9 +304,9 @@ void Node::Impl::win(GroupId group, std::function<void(Result<>)> done) {
     done(fail(ErrorKind::kInvalid, EINVAL, fmt::format("{}: not in split brain", shown(group))));
     return;
   }
-  mark_split(group, false);
   take(group, EpochCause::kResolved, [this, group, done = std::move(done)](Result<> result) {
     if (result) {
+      mark_split(group, false);
       if (auto position = position_of(group)) {
         std::vector<GroupPosition> positions{std::move(*position)};
         for (auto& peer : peers) {

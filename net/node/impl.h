@@ -145,6 +145,7 @@ struct HandOver {
   NodeId peer{};
   std::int64_t deadline_ns = 0;
   std::size_t groups = 0;
+  std::string failure;  // of groups that stay
   Node::Done done;
 };
 
@@ -279,6 +280,8 @@ struct Node::Impl final : Volume::Observer {
   void settle();
   bool all_heard() const;
   bool may_go_on_alone() const;
+  bool is_split(const GroupState& state);
+  void end_splits_of_nobody();
   bool active(GroupId group);
   std::int64_t taker_lag(Peer& peer);
 
@@ -357,6 +360,9 @@ struct Node::Impl final : Volume::Observer {
   Result<> keep_aside(const std::vector<GroupId>& to_keep, const std::string& name, std::map<GroupId, Kept>& done);
   // Groups that are closed because they follow, or their name is about to go: whether they were open.
   std::map<GroupId, bool> closed_to_follow;
+  // Of these what is unsettled waits until every peer was heard, also long after the start: a peer has a tail or
+  // another branch of them.
+  std::set<GroupId> must_hear;
   // Owned here; whether they are open or frozen may not be as `frozen` says yet.
   std::set<GroupId> unmatched;
   std::int64_t retry_flushes_ns = 0;  // 0: none waits for room in the journal

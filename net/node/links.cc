@@ -169,6 +169,10 @@ void Node::Impl::introduce(Connection& connection) {
 }
 
 void Node::Impl::established(Connection& connection) {
+  // While the two shook hands.
+  if (std::find(options.removed.begin(), options.removed.end(), connection.session->peer().self.id) !=
+      options.removed.end())
+    return close(connection, "removed from the volume", true);
   introduce(connection);
   Peer& peer = *connection.peer;
   if (Connection* older = peer.connection; older != nullptr && older != &connection) {

@@ -39,6 +39,7 @@ void Node::remove_peer(NodeId peer, Done done) { impl_->remove_peer(peer, std::m
 void Node::set_settings(VolumeSettings settings, Done done) {
   impl_->set_settings(std::move(settings), std::move(done));
 }
+const VolumeSettings& Node::settings() const { return impl_->options.settings; }
 void Node::hand_over_all(std::int64_t deadline_ns, Done done) {
   impl_->hand_over_all(deadline_ns, std::move(done));
 }

@@ -85,6 +85,7 @@ class Node final : public ReplicationHooks, public LinkEvents {
   void resolve(std::vector<GroupId> groups, bool keep_local, Done done);
   void remove_peer(NodeId peer, Done done);
   void set_settings(VolumeSettings settings, Done done);
+  const VolumeSettings& settings() const;  // as they are in force
   // For a clean unmount, after the front has stopped: gives all owned groups to a peer in sync and
   // returns when it has confirmed; by the deadline (Clock::monotonic_ns) at the latest.
   void hand_over_all(std::int64_t deadline_ns, Done done);

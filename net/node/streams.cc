@@ -166,7 +166,8 @@ void Node::Impl::on_ack(Peer& peer, const Ack& ack) {
     peer.full_since_ns = now();
     problem("full-" + peer.info.name,
             ack.full ? fmt::format("{} cannot take records: its store is full, or its journal is and the store does not "
-                                   "keep up, or it keeps an image first that was removed here\n"
+                                   "keep up, or its disk does not answer, or it keeps an image first that was removed "
+                                   "here\n"
                                    "what it says of it, there:  vmfs status; free space on its store's file system:  df",
                                    peer.info.name)
                      : std::string());

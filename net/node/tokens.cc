@@ -52,6 +52,13 @@ bool Node::Impl::may_go_on_alone() const {
   return !all_heard() && options.start_alone_after_ns > 0 && now() - started_ns >= options.start_alone_after_ns;
 }
 
+bool Node::Impl::is_split(const GroupState& state) {
+  return state.split || std::any_of(peers.begin(), peers.end(), [&](const auto& peer) {
+    const GroupCourse* found = peer->stream ? course(*peer, state.id) : nullptr;
+    return found != nullptr && found->course == Course::kSplit;
+  });
+}
+
 // Ownership that was suspended at the start resumes; tokens that were released to this node are taken.
 void Node::Impl::settle() {
   if (unsettled.empty()) {
@@ -66,14 +73,15 @@ void Node::Impl::settle() {
   std::vector<GroupId> groups(unsettled.begin(), unsettled.end());
   for (GroupId group : groups) {
     auto state = volume.group(group);
-    if (!state) {
+    // Which side of a split goes on is for a person to say: see mark_split().
+    if (!state || is_split(*state)) {
       unsettled.erase(group);
       continue;
     }
     bool mine = state->owner == options.node;
     bool named = raw(state->owner) == 0 && state->taker == options.node;
     SettleFacts facts;
-    facts.all_heard = heard || alone || settled_once;
+    facts.all_heard = heard || alone || (settled_once && !must_hear.contains(group));
     facts.adopting = receiving(group) || may_be_removed(group);
     facts.following = parted(group) || closed_to_follow.contains(group);
     facts.inconsistent = state->inconsistent;
@@ -93,6 +101,7 @@ void Node::Impl::settle() {
       token_arrived(group);
     }
   }
+  std::erase_if(must_hear, [this](GroupId group) { return !unsettled.contains(group); });
   if (unsettled.empty()) poke();
 }
 

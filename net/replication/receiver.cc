@@ -61,7 +61,7 @@ bool Receiver::take(const RecordsFrame& frame) {
     return true;
   }
   // Told that this node is full, the peer goes on without it: what it has under way waits here, and no more comes.
-  if (!shown() && full_told_) return false;
+  if (full_told_ && (!shown() || stuck(clock_.monotonic_ns()))) return false;
   std::vector<Volume::Loss> losses;
   auto end = volume_.receive(frame.records, &losses);
   if (!end) {
@@ -119,6 +119,7 @@ void Receiver::stored(Lsn stored) {
 void Receiver::start_sync() {
   if (syncing_) return;
   syncing_ = true;
+  sync_begun_ns_ = clock_.monotonic_ns();
   unsynced_bytes_ = 0;
   unsynced_since_ns_ = 0;
   sync_.request([this, alive = alive_, number = received_](Result<Lsn> durable) {
@@ -139,6 +140,7 @@ void Receiver::synced(std::uint64_t number, Result<Lsn> durable) {
     if (waiting_.empty()) full_since_ns_ = 0;
     full_told_ = false;
   }
+  if (full_since_ns_ == 0) full_told_ = false;  // the sync had taken long, and has ended
   durable_ = std::max(durable_, number);
   events_.send_ack({received_, durable_, applied_, full_told_});
   events_.published();
@@ -163,7 +165,8 @@ void Receiver::go_on() {
 
 void Receiver::tick(std::int64_t now_ns) {
   if (!waiting_.empty()) drain();
-  if (full_since_ns_ != 0 && !full_told_ && now_ns - full_since_ns_ >= kFullNotice) {
+  const bool full = full_since_ns_ != 0 && now_ns - full_since_ns_ >= kFullNotice;
+  if (!full_told_ && (full || stuck(now_ns))) {
     full_told_ = true;
     events_.send_ack({received_, durable_, applied_, true});
   }
@@ -179,6 +182,7 @@ std::int64_t Receiver::next_tick_ns() const {
     next = unsynced_since_ns_ + kSyncInterval;
   if (!waiting_.empty() && !held_) next = std::min(next, clock_.monotonic_ns() + kFullRetry);
   if (full_since_ns_ != 0 && !full_told_) next = std::min(next, full_since_ns_ + kFullNotice);
+  if (syncing_ && !full_told_) next = std::min(next, sync_begun_ns_ + kSyncPatience);
   return next;
 }
 

@@ -49,6 +49,8 @@ class Receiver {
   static constexpr std::int64_t kFullRetry = 20'000'000;
   // When what was received cannot be shown, whether it can is looked at so often.
   static constexpr std::int64_t kShowRetry = 200'000'000;
+  // A sync that takes so long will not end soon: the peer is told the same, so that nobody waits for it.
+  static constexpr std::int64_t kSyncPatience = 10'000'000'000;
   // Full for so long: the peer is told, and counts this node as lost.
   static constexpr std::int64_t kFullNotice = 1'000'000'000;
 
@@ -92,6 +94,7 @@ class Receiver {
   void drain();
   void start_sync();
   bool shown() const { return show_again_ns_ == 0; }
+  bool stuck(std::int64_t now_ns) const { return syncing_ && now_ns - sync_begun_ns_ >= kSyncPatience; }
   void synced(std::uint64_t number, Result<Lsn> durable);
 
   Volume& volume_;
@@ -118,6 +121,7 @@ class Receiver {
   std::int64_t show_again_ns_ = 0;  // what was received cannot be shown; 0: it can
   bool held_ = false;
   bool syncing_ = false;
+  std::int64_t sync_begun_ns_ = 0;
   std::uint64_t bytes_received_ = 0;
 };
 

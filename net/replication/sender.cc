@@ -28,10 +28,12 @@ void Sender::begin() {
       events_.needs_copy(state.id, "the journal space of what it lacks was reused");
       continue;
     }
-    lost_its_own = lost_its_own || (state.owner != volume_.node() && held->seq < state.seq);
+    // Of its own records, or of those that it had confirmed.
+    const bool behind = held->seq < state.seq;
+    lost_its_own |= behind && (state.owner != volume_.node() || volume_.last_record(state.id) <= position_);
   }
   // What came from the peer never had to be shipped, and so the hint is past it; but the peer has lost it
-  // with its power and wants its own tail back.
+  // with its power and wants its own tail back. Or its disk has lost what it had said was durable.
   const Lsn oldest = volume_.journal().oldest_lsn();
   if (lost_its_own && position_ > oldest) {
     position_ = received_ = durable_ = applied_ = oldest;

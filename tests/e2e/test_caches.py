@@ -2,8 +2,11 @@
 
 import errno
 import os
+import random
+import threading
+import time
 
-from lib.nodes import Pair
+from lib.nodes import Pair, vmfs
 from lib.runner import case
 from lib.scratch import read_file, run, wait_until, write_file
 
@@ -94,3 +97,53 @@ def handles_from_before_a_forced_promotion(scratch):
         os.close(held)
         pair.stop()
         run("cmp", pair.a.stored("y.img"), pair.b.stored("y.img"))
+
+
+@case(seconds=120)
+def daemon_dies_while_caches_are_dropped(scratch):
+    """On a node that gave an image away, programs read through the kernel's cache what the other node writes, so that
+    pages are dropped while reads of them are under way. Each time its daemon dies, or is restarted, the next one
+    serves: nothing that waits in the kernel is waited for."""
+    def read(ended):
+        while not ended.is_set():
+            with open(pair.a / "x.img", "rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                for held in handles:
+                    os.preadv(held, buffers, random.randrange(32) << 20)
+                while file.read(1 << 20):
+                    pass
+
+    def write(ended):
+        with open(pair.b / "x.img", "r+b", buffering=0) as file:
+            while not ended.is_set():
+                os.pwrite(file.fileno(), os.urandom(4096), random.randrange(8000) * 4096)
+                os.fsync(file.fileno())
+
+    with Pair(scratch).start() as pair:
+        write_file(pair.a / "x.img", os.urandom(32 << 20))
+        # From when a owned it: through the cache, for ever.
+        handles = [os.open(pair.a / "x.img", os.O_RDONLY) for _ in range(3)]
+        buffers = [bytearray(1 << 20)]
+        pair.b.promote(path=pair.b / "x.img")
+        ended = threading.Event()
+        workers = [threading.Thread(target=work, args=(ended,)) for work in (read, read, read, write)]
+        for worker in workers:
+            worker.start()
+        try:
+            for number in range(12):
+                old = pair.a.daemon_pid()
+                if number % 3 == 2:
+                    vmfs("restart", pair.a.mnt)
+                else:
+                    pair.a.kill_daemon()
+                pair.a.wait_for_another_daemon(old)
+                time.sleep(0.2)  # some of its life is spent reading
+        finally:
+            ended.set()
+        for worker in workers:
+            worker.join(30)
+            assert not worker.is_alive(), "a client hangs"
+        for held in handles:
+            os.close(held)
+        pair.settle()
+        pair.stop()

@@ -54,7 +54,11 @@ class FakeKernel {
   FakeKernel& operator=(const FakeKernel&) = delete;
 
   ConnectionParts parts(ConnectionMemory& memory) const {
-    return {&memory, theirs_[0], {theirs_.begin() + 1, theirs_.end()}, 0, 0};
+    ConnectionParts parts;
+    parts.memory = &memory;
+    parts.descriptor = theirs_[0];
+    parts.clones = {theirs_.begin() + 1, theirs_.end()};
+    return parts;
   }
   // As an unmount, or the end of the daemon's process, looks to the front.
   void close() {

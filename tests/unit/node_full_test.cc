@@ -104,6 +104,38 @@ TEST_SUITE("node full") {
     CHECK_FALSE(t.a().volume->lookup(kRootObject, "late.img"));
     CHECK_FALSE(t.b().volume->lookup(kRootObject, "late.img"));
   }
+
+  TEST_CASE("a peer whose disk does not answer keeps nobody waiting") {
+    Full t(505);
+    t.b().shell->set_disk_latency(3600 * kSecond);
+    REQUIRE(ok(t.a().write("web.img", 0, "goes on")) == "");
+    const std::int64_t begun = t.cluster.scheduler.now();
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    CHECK(t.cluster.scheduler.now() - begun < 15 * kSecond);
+    CHECK(t.a().sync_of() != PeerSync::kInSync);
+    // The next ones do not wait at all.
+    REQUIRE(ok(t.a().write("web.img", 0, "and on")) == "");
+    const std::int64_t again = t.cluster.scheduler.now();
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    CHECK(t.cluster.scheduler.now() - again < 2 * kSecond);
+    t.b().kill();
+    t.b().start({"a"});
+    t.check_equal();
+    CHECK(t.b().read("web.img", 0, 6) == "and on");
+  }
+
+  TEST_CASE("a clean unmount hands over what it can, though one group has to stay") {
+    Full t(506);
+    t.no_names(t.a());
+    REQUIRE_FALSE(t.a().make("late.img"));
+    auto outcome = t.a().command([&](Node::Done done) {
+      t.a().node->hand_over_all(t.cluster.scheduler.now() + 5 * kSecond, std::move(done));
+    });
+    REQUIRE_FALSE(outcome);
+    CHECK(outcome.error().message.find("not all groups") != std::string::npos);
+    REQUIRE(t.cluster.until([&] { return t.b().volume->group(t.web)->owner == t.b().id; }));
+    CHECK(t.a().volume->group(kNameSpace)->owner == t.a().id);
+  }
 }
 
 }  // namespace

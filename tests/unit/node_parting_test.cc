@@ -202,6 +202,54 @@ TEST_SUITE("node parting") {
     CHECK(t.a().volume->gate(t.web) == Gate::kOpen);
     REQUIRE(ok(t.a().write("web.img", 0, "goes on")) == "");
   }
+
+  TEST_CASE("after a start a side of a split opens for nobody, however slow its disk and quick its guest") {
+    Parting t(209);
+    t.cut();
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    REQUIRE(ok(t.a().write("web.img", 100, "from a")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    REQUIRE(ok(t.b().write("web.img", 100, "from b")) == "");
+    REQUIRE(ok(t.b().flush("web.img")) == "");
+    t.a().power_loss();
+    t.mend();
+    t.a().start({"b"});
+    const auto compared = [&] {
+      for (const ImageStatus& image : t.a().status().images)
+        if (image.path == "web.img") return image.peers.at(0).state == "split";
+      return false;
+    };
+    REQUIRE(t.cluster.until(compared));
+    t.a().shell->set_disk_latency(2 * kSecond);
+    auto refused = t.a().write("web.img", 100, "stale");
+    CHECK_FALSE(refused);
+    t.cluster.run(10 * kSecond);
+    CHECK(t.a().volume->gate(t.web) == Gate::kSplit);
+  }
+
+  TEST_CASE("the other side of a split is removed: this one goes on, and a new peer gets it") {
+    Parting t(210);
+    t.cut();
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    REQUIRE(ok(t.a().write("web.img", 100, "from a")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    REQUIRE(ok(t.b().write("web.img", 100, "from b")) == "");
+    REQUIRE(ok(t.b().flush("web.img")) == "");
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return t.a().volume->group(t.web)->split; }));
+    t.b().kill();
+    REQUIRE(ok(t.a().command([&](Node::Done done) { t.a().node->remove_peer(t.b().id, std::move(done)); })) == "");
+    REQUIRE(t.cluster.until([&] { return !t.a().volume->group(t.web)->split; }));
+    Member& c = t.cluster.add("c", true);
+    c.settings = t.a().settings;
+    c.start({"a"});
+    REQUIRE(t.cluster.until([&] { return t.a().status().peers.size() == 1 && t.a().sync_of() == PeerSync::kInSync; }));
+    REQUIRE(ok(t.a().write("web.img", 200, "for c")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.cluster.run(kSecond);
+    CHECK(c.read("web.img", 100, 6) == "from a");
+    CHECK(c.read("web.img", 200, 5) == "for c");
+  }
 }
 
 }  // namespace

@@ -34,7 +34,14 @@ TEST_CASE("threads write, read, flush and truncate while the journal wraps and i
       auto opened = Volume::open(*store, *journal, system_clock(), options, {});
       if (!opened) FAIL(opened.error().message);
       Volume& volume = **opened;
-      std::atomic<int> wrong{0}, failed{0};
+      std::atomic<int> wrong{0};
+      std::mutex failures_mutex;
+      std::string failures;
+      auto look_at = [&](const char* what, const Result<>& result) {
+        if (result) return;
+        std::lock_guard lock(failures_mutex);
+        failures += fmt::format("{}: errno {} {}\n", what, result.error().number, result.error().message);
+      };
       {
         VolumeWorkers workers(volume);
         ObjectId id = life == 0 ? volume.create({}, kRootObject, "a", 0600)->object
@@ -64,11 +71,11 @@ TEST_CASE("threads write, read, flush and truncate while the journal wraps and i
                 do {
                   written = volume.write(*image, {}, offset, block);
                 } while (!written && written.error().kind == ErrorKind::kWouldWait);
-                if (!written) ++failed;
+                look_at("write", written);
                 value = next;
               }
               if (random.one_in(100))
-                volume.flush(*image, {}, [&](Result<> result) { failed += !result; });
+                volume.flush(*image, {}, [&](Result<> result) { look_at("flush", result); });
               if (random.one_in(50))
                 (void)volume.set_attributes({}, other, {.set = {}, .size = random.below(100'000)});
               if (random.one_in(20)) (void)volume.write(*shrinking, {}, random.below(90'000), block);
@@ -80,7 +87,7 @@ TEST_CASE("threads write, read, flush and truncate while the journal wraps and i
         for (std::thread& thread : threads) thread.join();
       }
       CHECK(wrong == 0);
-      CHECK(failed == 0);
+      CHECK(failures == "");
       CHECK(volume.problems().empty());
       if (life == 1) REQUIRE(volume.close());
     }

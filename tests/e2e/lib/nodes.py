@@ -112,7 +112,9 @@ class Node:
         for pid in (daemon["holder_pid"], daemon["pid"]):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        run("umount", "-l", self.mnt, check=False)
+        # The machine's programs have gone, so nothing in its kernel waits for them any more.
+        for how in ("-f", "-l"):
+            run("umount", how, self.mnt, check=False)
         wait_until(lambda: not any(alive(p) for p in (daemon["holder_pid"], daemon["pid"])), what="the node's end")
 
     def logs(self):
