@@ -136,6 +136,10 @@ def mount_point_and_store_in_use(scratch):
     refused(["mount", second.store, scratch / "missing"], "missing")
     refused(["mount", other, second.mnt], other)
     refused(["init", node.store], node.store)
+    # Nor one that holds the store, by whatever name.
+    link = scratch / "link"
+    os.symlink(second.directory, link)
+    refused(["mount", second.store, link], "must not contain", status=2)
     assert os.path.ismount(node.mnt)
     with open(node / "works", "wb") as file:
         file.write(b"x")
