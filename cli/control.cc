@@ -121,7 +121,11 @@ void ControlServer::accept_loop() {
       return true;
     });
     int fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
-    if (fd < 0) continue;
+    if (fd < 0) {
+      // Without descriptors to spare it is tried again a little later, and not all the time.
+      if (errno == EMFILE || errno == ENFILE) (void)::poll(waits + 1, 1, 100);
+      continue;
+    }
     // A client that does not read its answer must not hold up the daemon's end.
     timeval patience{5, 0};
     ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);

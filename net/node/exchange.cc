@@ -193,9 +193,10 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
     case Course::kCopyToPeer:
       positions.set(group, remote->position());
       positions.stop(group);
+      peer.courses[group] = next;  // which is started, or not, by the following
       needs_copy(peer, group,
                  remote->inconsistent ? "an earlier copy was not finished" : "it has nothing of it yet");
-      break;
+      return;
     case Course::kSplit:
       positions.stop(group);
       peer.stream->sender.note_durable(group, compared.common);

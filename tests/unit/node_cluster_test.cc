@@ -269,6 +269,27 @@ TEST_SUITE("node") {
     CHECK((here == there));
   }
 
+  TEST_CASE("a copy that was cut off begins again once, and not twice") {
+    TwoNodes t(41);
+    t.b().kill();
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    for (int i = 0; i < 150; ++i) {
+      REQUIRE(ok(t.a().write("web.img", (i % 40) * 200'000, std::string(200'000, static_cast<char>('a' + i % 26)))) == "");
+      t.cluster.run(50 * kMillisecond);
+      if (i % 10 == 0) REQUIRE(ok(t.a().flush("web.img")) == "");
+    }
+    t.cluster.network.set_path("a", "b", {.bytes_per_second = 1'000'000});  // 8 MB: eight seconds
+    t.b().start({"a"});
+    REQUIRE(t.cluster.until([&] { return t.b().status().images.size() == 2 && t.a().status().peers.at(0).copies_whole != 0; }));
+    t.cluster.run(3 * kSecond);
+    t.cluster.network.cut("a", "b");
+    t.cluster.run(10 * kSecond);
+    const std::uint64_t before = t.a().status().peers.at(0).copies_whole;
+    t.cluster.network.mend("a", "b");
+    t.check_equal();
+    CHECK(t.a().status().peers.at(0).copies_whole == before + 1);
+  }
+
   TEST_CASE("journal space that a peer lacks was reused: a full copy, loudly") {
     TwoNodes t(50);
     REQUIRE(ok(t.a().make("web.img")) == "");
