@@ -27,7 +27,7 @@ struct AsioShell::State {
   std::int64_t timer_at = 0;  // 0: not set
   std::function<void()> tick;
   std::unordered_set<TcpConnection*> connections;
-  std::unique_ptr<BlockingLane> lanes[2];
+  std::unique_ptr<BlockingLane> lanes[Shell::kLanes];
   std::thread thread;
   std::atomic<bool> stopping{false};
 

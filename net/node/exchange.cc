@@ -34,11 +34,12 @@ void Node::Impl::begin_exchange(Peer& peer) {
   peer.ours.clear();
   peer.theirs.clear();
   // What came over the last connection is to count: durable and visible first.
-  Connection* connection = peer.connection;
-  sync.request([this, alive = alive, id = peer.info.id, connection](Result<Lsn> durable) {
+  const std::uint64_t number = peer.connection->number;
+  sync.request([this, alive = alive, id = peer.info.id, number](Result<Lsn> durable) {
     if (!*alive || stopped) return;
     Peer* peer = peer_by_id(id);
-    if (peer == nullptr || peer->connection != connection) return;
+    if (peer == nullptr || peer->connection == nullptr || peer->connection->number != number) return;
+    Connection* const connection = peer->connection;
     if (!durable && durable.error().kind == ErrorKind::kWouldWait) {
       // Which the volume tells as a problem of its own. The other node must not wait for this one meanwhile.
       const std::string why = fmt::format("what came before cannot be shown on {}: {}", options.node_name,

@@ -121,17 +121,17 @@ void Node::Impl::follow(Peer& peer, GroupId group) {
   outcome->kept = kept;
   const Position common = mine.comparison.common;
   blocking(
-      Shell::Lane::kCopy,
+      Shell::Lane::kKeep,
       [this, to_keep, name, group, common, outcome]() -> Result<> {
         VMFS_TRY(keep_aside(to_keep, name, outcome->kept));
         if (group == kNameSpace || raw(common.epoch) == 0) return {};
         VMFS_ASSIGN(outcome->ranges, volume.touched_since(group, common));
         return {};
       },
-      [this, id = peer.info.id, connection = peer.connection, group, outcome](Result<> result) {
+      [this, id = peer.info.id, number = peer.connection->number, group, outcome](Result<> result) {
         for (const auto& [each, what] : outcome->kept) kept[each] = what;
         Peer* peer = peer_by_id(id);
-        if (peer == nullptr || !peer->stream || peer->connection != connection) return;
+        if (peer == nullptr || !peer->stream || peer->connection->number != number) return;
         GroupCourse* mine = course(*peer, group);
         if (mine == nullptr || mine->course != Course::kFollow) return;
         if (!result) {

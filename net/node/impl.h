@@ -35,6 +35,7 @@ struct Peer;
 
 // One link and its session; of a peer once it has said hello.
 struct Connection {
+  std::uint64_t number = 0;  // no two of a node's life have the same, as they may have the same address
   std::unique_ptr<Link> link;
   std::unique_ptr<Session> session;
   Peer* peer = nullptr;       // whom it was dialled for, or who said hello
@@ -360,6 +361,7 @@ struct Node::Impl final : Volume::Observer {
   Result<> keep_aside(const std::vector<GroupId>& to_keep, const std::string& name, std::map<GroupId, Kept>& done);
   // Groups that are closed because they follow, or their name is about to go: whether they were open.
   std::map<GroupId, bool> closed_to_follow;
+  std::uint64_t last_connection = 0;
   // Of these what is unsettled waits until every peer was heard, also long after the start: a peer has a tail or
   // another branch of them.
   std::set<GroupId> must_hear;

@@ -99,6 +99,7 @@ SessionIdentity Node::Impl::identity() const {
 void Node::Impl::adopt_link(std::unique_ptr<Link> link, Peer* dialed_for) {
   if (stopped) return;
   auto connection = std::make_unique<Connection>();
+  connection->number = ++last_connection;
   connection->link = std::move(link);
   connection->session = std::make_unique<Session>(identity(), dialed_for != nullptr, now());
   connection->peer = dialed_for;

@@ -47,7 +47,7 @@ void Node::Impl::let_go(Peer& peer, const std::vector<Volume::Loss>& losses) {
   peer.letting_go = true;
   auto done = std::make_shared<std::map<GroupId, Kept>>(kept);
   blocking(
-      Shell::Lane::kCopy, [this, to_keep, name, done] { return keep_aside(to_keep, name, *done); },
+      Shell::Lane::kKeep, [this, to_keep, name, done] { return keep_aside(to_keep, name, *done); },
       [this, id = peer.info.id, to_keep, done](Result<> result) {
         for (const auto& [each, what] : *done) kept[each] = what;
         Peer* peer = peer_by_id(id);

@@ -80,10 +80,11 @@ void PeerStream::failed(const Error& error) {
   if (local) node_.problem("receive", fmt::format("records cannot be stored: {}\nfree space where store and "
                                                     "journal are, or check their disks; it is tried again:  df, dmesg",
                                                     why));
-  node_.post([&node = node_, id = peer_.info.id, connection = peer_.connection, why] {
+  const std::uint64_t number = peer_.connection == nullptr ? 0 : peer_.connection->number;
+  node_.post([&node = node_, id = peer_.info.id, number, why] {
     Peer* peer = node.peer_by_id(id);
-    if (peer != nullptr && connection != nullptr && peer->connection == connection)
-      node.close(*connection, why, false);
+    if (peer != nullptr && peer->connection != nullptr && peer->connection->number == number)
+      node.close(*peer->connection, why, false);
   });
 }
 

@@ -2,6 +2,7 @@
 // one thread, and a small pool (net/link). The simulator: a queue in virtual time.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <string>
 
@@ -20,7 +21,10 @@ class Shell {
   virtual void wake_at(std::int64_t monotonic_ns) = 0;
   // Runs `work`, which may wait for the disk, elsewhere; then `done` on the node's thread. Work of one
   // `lane` runs in order, one at a time.
-  enum class Lane { kSync, kCopy };
+  // Whoever flushes waits for kSync; for kCopy a stream does, whose next part is read there. What is kept aside may
+  // take as long as an image is large, and nobody else waits for that.
+  enum class Lane { kSync, kCopy, kKeep };
+  static constexpr std::size_t kLanes = 3;
   virtual void run_blocking(Lane lane, std::function<void()> work, std::function<void()> done) = 0;
   // Opens a connection ("host:port"), authenticated with the volume's secret; then `done`, on the node's
   // thread, with the link or the reason. The events object must outlive the link.

@@ -49,7 +49,7 @@ class SimShell : public Shell {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::int64_t wake_ = 0;  // 0: none asked for
   std::int64_t disk_latency_ns_ = 3'000'000;
-  std::deque<Job> lanes_[2];
+  std::deque<Job> lanes_[kLanes];
 };
 
 }  // namespace vmfs::sim
