@@ -34,8 +34,10 @@ ssize_t write_answer(int descriptor, iovec* pieces, int count, void* core) {
   RequestContext* context = current_request();
   if (context == nullptr) {
     Notifier* const notifier = static_cast<Core*>(core)->notifier();
-    if (notifier != nullptr && is_notification(pieces, count))
-      return notifier->write({pieces, static_cast<std::size_t>(count)});
+    if (notifier != nullptr && is_notification(pieces, count)) {
+      const ssize_t written = notifier->write({pieces, static_cast<std::size_t>(count)});
+      if (written >= 0 || !notifier->lost()) return written;
+    }
     return ::writev(descriptor, pieces, count);
   }
   if (context->captured_reply == nullptr) return ::writev(context->descriptor, pieces, count);

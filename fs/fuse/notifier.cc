@@ -124,12 +124,27 @@ ssize_t Notifier::write(std::span<const iovec> pieces) {
   const bool sent = ::send(socket_, message.data(), size, MSG_NOSIGNAL) >= 0;
   const int failure = errno;
   lock.lock();
+  if (!sent) was_lost();
   if (sent) changed_.wait(lock, [&] { return mine.answered || stopped_; });
   const int error = !sent ? failure : mine.answered ? mine.error : ESHUTDOWN;
   waiting_.erase(number);
   if (error == 0) return static_cast<ssize_t>(size - sizeof number);
   errno = error;
   return -1;
+}
+
+// Nobody ends it but this object, or somebody's kill. mutex_ is held.
+void Notifier::was_lost() {
+  if (stopped_) return;
+  log_error("the process that clears the kernel's caches was killed: the daemon does it itself; to have another one:  "
+            "vmfs restart MOUNTPOINT");
+  lost_ = stopped_ = true;
+  changed_.notify_all();
+}
+
+bool Notifier::lost() const {
+  std::lock_guard lock(mutex_);
+  return lost_;
 }
 
 void Notifier::hear() {
@@ -139,10 +154,7 @@ void Notifier::hear() {
     if (got < 0 && errno == EINTR) continue;
     std::lock_guard lock(mutex_);
     if (got != sizeof answer) {
-      // Nobody ends it but this object, or somebody's kill.
-      if (!stopped_) log_error("the process that clears the kernel's caches has ended: restart the daemon");
-      stopped_ = true;
-      changed_.notify_all();
+      was_lost();
       return;
     }
     if (auto found = waiting_.find(answer.number); found != waiting_.end()) {

@@ -34,8 +34,11 @@ class Notifier {
   Notifier(const Notifier&) = delete;
   Notifier& operator=(const Notifier&) = delete;
 
-  // As writev(2) on the connection: returns when that has. errno ESHUTDOWN: stop() was called. Any thread.
+  // As writev(2) on the connection: returns when that has. errno ESHUTDOWN: stop() was called, or the process was killed.
+  // Any thread.
   ssize_t write(std::span<const iovec> pieces);
+  // It was killed: what write() refuses is to be written by somebody else.
+  bool lost() const;
   // Whoever waits in write() returns, now and later.
   void stop();
 
@@ -46,13 +49,14 @@ class Notifier {
   };
   explicit Notifier(int socket);
   void hear();
+  void was_lost();
 
   const int socket_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::uint64_t, Waiting> waiting_;  // guarded by mutex_
   std::uint64_t last_ = 0;                    // guarded by mutex_
-  bool stopped_ = false;                      // guarded by mutex_
+  bool stopped_ = false, lost_ = false;       // guarded by mutex_
   std::thread listener_;
 };
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import signal
 import threading
 import time
 
@@ -146,4 +147,31 @@ def daemon_dies_while_caches_are_dropped(scratch):
         for held in handles:
             os.close(held)
         pair.settle()
+        pair.stop()
+
+
+@case(seconds=60)
+def caches_are_cleared_without_the_process_that_does_it(scratch):
+    """The daemon's notifier is killed: what the other node writes is seen all the same, and a restart brings another."""
+    def notifier():
+        listed = run("ps", "-o", "pid=,comm=", "--ppid", pair.a.daemon_pid()).stdout.split()
+        assert listed[1] == "vmfs-notifier" and len(listed) == 2, listed
+        return int(listed[0])
+
+    with Pair(scratch).start() as pair:
+        write_file(pair.a / "x.img", b"of a")
+        held = os.open(pair.a / "x.img", os.O_RDONLY)  # through the cache
+        assert content_of(held) == b"of a"
+        for number in range(2):
+            if number == 0:
+                os.kill(notifier(), signal.SIGKILL)
+            else:
+                vmfs("restart", pair.a.mnt)
+                notifier()
+            with open(pair.b / "x.img", "r+b") as file:
+                file.write(b"of b, %d" % number)
+                file.flush()
+                os.fsync(file.fileno())
+            wait_until(lambda: content_of(held) == b"of b, %d" % number, timeout=10, what="what b wrote, on a")
+        os.close(held)
         pair.stop()

@@ -180,6 +180,15 @@ TEST_CASE("a file whose creation was cut off with the journal's end can be used 
   CHECK(home->unlink({}, kRootObject, "b"));
 }
 
+TEST_CASE("what a peer had confirmed beyond the log's end was cut off, and confirms nothing that comes there") {
+  VolumeHome home;
+  home.write(*home.open_image(home.create("a")), 0, "something");
+  home->set_peer({.id = NodeId{8}, .name = "b", .confirmed = home->journal().written_lsn() + (1u << 20)});
+  home.close_and_open();
+  REQUIRE(home->peers().size() == 1);
+  CHECK(home->peers().at(0).confirmed <= home->journal().written_lsn());
+}
+
 TEST_SUITE_END();
 
 }  // namespace

@@ -100,7 +100,8 @@ class Scratch:
         # Loop devices on images before the mounts that hold the images.
         for _ in range(3):
             for point in mounts_below(self.path):
-                run("umount", "-l", point, check=False)
+                for how in ("-f", "-l"):
+                    run("umount", how, point, check=False)
             listed = run("losetup", "--noheadings", "--output", "NAME,BACK-FILE", check=False).stdout
             for line in listed.splitlines():
                 name, _, backing = line.strip().partition(" ")
