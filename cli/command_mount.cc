@@ -59,7 +59,8 @@ Result<> mount_volume(const std::string& store_argument, const std::string& moun
   VMFS_TRY(read_secret(store));
   // Whatever links lead there.
   std::error_code failed;
-  const std::string place = std::filesystem::weakly_canonical(mountpoint, failed).string();
+  std::string place = std::filesystem::weakly_canonical(mountpoint, failed).string();
+  if (failed) place = mountpoint;  // what is wrong with it is said when it is mounted on
   for (const std::string& each : {mountpoint, place})
     if (each == store || each.starts_with(store + "/") || store.starts_with(each + "/"))
       return fail(ErrorKind::kInvalid, EINVAL,

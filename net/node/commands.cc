@@ -355,10 +355,10 @@ void Node::Impl::hand_over_all(std::int64_t deadline_ns, Done done) {
         }
         match_frozen();
         if (!hand_over) return;
-        if (!result && *last == 0) {
-          Done failed = std::move(hand_over->done);
+        if (*last == 0) {
+          Done nothing_given = std::move(hand_over->done);
           hand_over.reset();
-          return failed(pass(result.error()));
+          return nothing_given(result ? Result<std::string>("nothing to hand over") : pass(result.error()));
         }
         if (!result) hand_over->failure = "not all groups could be handed over: " + result.error().message;
         hand_over->through = *last;

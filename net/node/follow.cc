@@ -272,6 +272,7 @@ void Node::Impl::mark_split(GroupId group, bool split) {
         if (!result) problem(key, fmt::format("{}: {}", shown(group), result.error().message));
         auto state = volume.group(group);
         if (!state || !split) return;
+        unsettled.erase(group);  // somebody may have asked for it meanwhile
         // The owner of each side may go on, if it was at work: after a start only a person says which side
         // is the one. Nobody else may.
         const Gate gate = volume.gate(group);

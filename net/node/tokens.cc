@@ -73,11 +73,11 @@ void Node::Impl::settle() {
   std::vector<GroupId> groups(unsettled.begin(), unsettled.end());
   for (GroupId group : groups) {
     auto state = volume.group(group);
-    // Which side of a split goes on is for a person to say: see mark_split().
-    if (!state || is_split(*state)) {
+    if (!state) {
       unsettled.erase(group);
       continue;
     }
+    if (is_split(*state)) continue;  // which side of it goes on is for a person to say: see mark_split()
     bool mine = state->owner == options.node;
     bool named = raw(state->owner) == 0 && state->taker == options.node;
     SettleFacts facts;

@@ -38,7 +38,7 @@ void LocalSync::run() {
 }
 
 void Receiver::records(ByteView body) {
-  if (!waiting_.empty()) return keep(body);
+  if (!waiting_.empty() || refuses()) return keep(body);
   auto frame = decode_records(body);
   if (!frame) return events_.failed(frame.error());
   if (!take(*frame)) keep(body);
@@ -60,8 +60,6 @@ bool Receiver::take(const RecordsFrame& frame) {
                     fmt::format("records frame {} after {}", frame.number, received_)});
     return true;
   }
-  // Told that this node is full, the peer goes on without it: what it has under way waits here, and no more comes.
-  if (full_told_ && (!shown() || stuck(clock_.monotonic_ns()))) return false;
   std::vector<Volume::Loss> losses;
   auto end = volume_.receive(frame.records, &losses);
   if (!end) {
@@ -149,7 +147,7 @@ void Receiver::synced(std::uint64_t number, Result<Lsn> durable) {
 }
 
 void Receiver::drain() {
-  while (!held_ && !waiting_.empty()) {
+  while (!held_ && !refuses() && !waiting_.empty()) {
     auto frame = decode_records(waiting_.front());
     if (!frame) return events_.failed(frame.error());
     if (!take(*frame)) return;
@@ -180,7 +178,7 @@ std::int64_t Receiver::next_tick_ns() const {
     next = show_again_ns_;
   else if (unsynced_since_ns_ != 0 && !syncing_)
     next = unsynced_since_ns_ + kSyncInterval;
-  if (!waiting_.empty() && !held_) next = std::min(next, clock_.monotonic_ns() + kFullRetry);
+  if (!waiting_.empty() && !held_ && !refuses()) next = std::min(next, clock_.monotonic_ns() + kFullRetry);
   if (full_since_ns_ != 0 && !full_told_) next = std::min(next, full_since_ns_ + kFullNotice);
   if (syncing_ && !full_told_) next = std::min(next, sync_begun_ns_ + kSyncPatience);
   return next;

@@ -95,6 +95,8 @@ class Receiver {
   void start_sync();
   bool shown() const { return show_again_ns_ == 0; }
   bool stuck(std::int64_t now_ns) const { return syncing_ && now_ns - sync_begun_ns_ >= kSyncPatience; }
+  // Told that this node is full, the peer goes on without it: what it has under way waits here, and no more comes.
+  bool refuses() const { return full_told_ && (!shown() || stuck(clock_.monotonic_ns())); }
   void synced(std::uint64_t number, Result<Lsn> durable);
 
   Volume& volume_;

@@ -237,9 +237,14 @@ TEST_SUITE("node parting") {
     REQUIRE(ok(t.b().flush("web.img")) == "");
     t.mend();
     REQUIRE(t.cluster.until([&] { return t.a().volume->group(t.web)->split; }));
+    t.a().power_loss();
+    t.a().start({"b"});
+    REQUIRE(t.cluster.until([&] { return t.a().volume->gate(t.web) == Gate::kSplit; }));
     t.b().kill();
     REQUIRE(ok(t.a().command([&](Node::Done done) { t.a().node->remove_peer(t.b().id, std::move(done)); })) == "");
     REQUIRE(t.cluster.until([&] { return !t.a().volume->group(t.web)->split; }));
+    // Though nobody asks for it.
+    REQUIRE(t.cluster.until([&] { return t.a().volume->gate(t.web) == Gate::kOpen && t.a().status().ready; }));
     Member& c = t.cluster.add("c", true);
     c.settings = t.a().settings;
     c.start({"a"});
