@@ -61,15 +61,13 @@ class Journal {
   static Result<> create(Disk& disk, const JournalOptions& options);
 
   // Opens and recovers: finds the valid end, tells a torn tail (normal) from damage (an error that
-  // names segment, offset and the ways out), starts a new generation, and syncs what it found, so
-  // that everything that replay() then yields is durable. Changes nothing when it fails.
+  // names segment, offset and the ways out), starts a new generation, and makes durable what it found,
+  // so that everything that replay() then yields is on disk. That it reads back well does not say so: what no
+  // record claims to be durable is written again before it is synced, into new segments if a sync
+  // is known to have failed (the marker file "sync-failed"). Changes nothing when it fails.
   //   start: where replay begins, as the last checkpoint said (0: the oldest segment there is).
-  //   previous_sync_failed: the tail is not to be trusted to be on disk just because it reads back
-  //   well: it is written again into new segments first. (A marker file that a failed sync leaves
-  //   behind, "sync-failed", means the same.)
   struct OpenArguments {
     Lsn start = 0;
-    bool previous_sync_failed = false;
     //   quick: the machine did not stop, only this process did: sealed segments are taken by their
     //   tables without verifying payloads. Else everything from start on is verified.
     bool quick = false;

@@ -83,7 +83,7 @@ struct Journal::Impl {
   void set_message(std::string text);
 
   // --- open.cc
-  Result<> adopt(JournalFiles& files, FoundLog& log, bool sync_failed);
+  Result<> adopt(JournalFiles& files, FoundLog& log);
   Result<> begin_generation(const FoundLog& log);
   Result<> replay(const std::function<Result<>(Lsn lsn, const SealEntry& record)>& visit);
 

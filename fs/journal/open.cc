@@ -66,26 +66,35 @@ Result<std::unique_ptr<Journal>> Journal::open(Disk& disk, Clock& clock,
            log.last, log.start, log.end, log.row->label, log.generation_max + 1);
 
   auto impl = std::make_unique<Impl>(disk, clock, options, files.segments.size());
-  VMFS_TRY(impl->adopt(files, log, arguments.previous_sync_failed || files.sync_failed_marker));
+  VMFS_TRY(impl->adopt(files, log));
   VMFS_TRY(impl->begin_generation(log));
   if (files.sync_failed_marker) VMFS_TRY(clear_sync_failed_marker(disk));
   return std::unique_ptr<Journal>(new Journal(std::move(impl)));
 }
 
 // Takes the files over, and makes durable what was found.
-Result<> Journal::Impl::adopt(JournalFiles& files, FoundLog& log, bool sync_failed) {
+Result<> Journal::Impl::adopt(JournalFiles& files, FoundLog& log) {
   // First, because rewriting needs one of their names.
   for (const std::string& name : files.unfinished) VMFS_TRY(disk.remove(name, "journal.open"));
-  auto sync_or_rewrite = [&](const LogSegment& part) -> Result<> {
+  // What reads back well may be in memory only: a sync has failed, and neither that nor anything else could
+  // be written down. Then another sync would succeed without it, so all that nobody claimed to be durable
+  // is written again first.
+  auto make_durable = [&](const LogSegment& part) -> Result<> {
     FoundSegment& found = files.segments.at(part.number);
-    if (!sync_failed) {
-      auto synced = found.file->sync_data("journal.recover");
-      if (synced) return {};
-      log_error("journal: {}", synced.error().message);
+    if (!files.sync_failed_marker) {
+      const Lsn first = geometry.start(part.number);
+      const std::uint64_t from = log.claimed_durable > first ? geometry.offset(log.claimed_durable) : 0;
+      auto done = write_in_place_again(*found.file, from, align_to_block(part.end) - first, "journal.recover");
+      // That it is no seal is part of what was found.
+      if (done && !part.sealed)
+        done = write_in_place_again(*found.file, options.segment_size - kBlock, options.segment_size,
+                                    "journal.recover");
+      if (done) done = found.file->sync_data("journal.recover");
+      if (done) return {};
+      log_error("journal: {}", done.error().message);
       set_sync_failed_marker(disk);
-      sync_failed = files.sync_failed_marker = true;
+      files.sync_failed_marker = true;
     }
-    // What reads back well may be in memory only, and never get to the disk.
     VMFS_ASSIGN(RewrittenSegment again,
                 rewrite_segment(disk, options, {geometry, part.number, found.incarnation},
                                 *found.file, part.end, "journal.heal"));
@@ -94,7 +103,7 @@ Result<> Journal::Impl::adopt(JournalFiles& files, FoundLog& log, bool sync_fail
     return {};
   };
   for (const LogSegment& part : log.walked)
-    if (geometry.start(part.number + 1) > log.claimed_durable) VMFS_TRY(sync_or_rewrite(part));
+    if (geometry.start(part.number + 1) > log.claimed_durable) VMFS_TRY(make_durable(part));
 
   auto take = [&](std::uint64_t number) {
     FoundSegment& found = files.segments.at(number);

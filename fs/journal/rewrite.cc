@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -63,6 +64,18 @@ Result<RewrittenSegment> rewrite_segment(Disk& disk, const JournalOptions& optio
   }
   VMFS_TRY(disk.sync_directory("", label));
   return copy;
+}
+
+Result<> write_in_place_again(File& file, std::uint64_t from, std::uint64_t to, Label label) {
+  Bytes buffer(std::min<std::uint64_t>(1u << 20, to > from ? to - from : 0));
+  while (from < to) {
+    std::span<std::byte> piece = std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), to - from));
+    VMFS_ASSIGN(std::size_t got, file.read(piece, from, label));
+    if (got == 0) break;
+    VMFS_TRY(file.write(piece.first(got), from, label));
+    from += got;
+  }
+  return {};
 }
 
 void set_sync_failed_marker(Disk& disk) {

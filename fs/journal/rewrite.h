@@ -22,6 +22,11 @@ Result<RewrittenSegment> rewrite_segment(Disk& disk, const JournalOptions& optio
                                          const SegmentIdentity& identity, File& file, Lsn until,
                                          Label label, FreeFile into = {});
 
+// Writes the bytes that `file` holds in [from, to) in their place again; not synced on return. After a sync that
+// failed, pages that were not written look clean and still read back well: this makes them dirty. Harmless for
+// what is on disk already: a torn write puts there what is there.
+Result<> write_in_place_again(File& file, std::uint64_t from, std::uint64_t to, Label label);
+
 // The marker that a failed sync leaves until it is healed. Setting it is an attempt: the disk is
 // failing already.
 void set_sync_failed_marker(Disk& disk);

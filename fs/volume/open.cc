@@ -43,9 +43,8 @@ Result<std::unique_ptr<Volume>> Volume::open(Disk& store, Disk& journal, Clock& 
   bool continues = raw(arguments.connection) != 0;
   Journal::OpenArguments how;
   how.start = state.replay_from;
-  how.previous_sync_failed = arguments.previous_sync_failed;
   how.generation = state.generation;
-  how.quick = continues && !arguments.previous_sync_failed;
+  how.quick = continues;
   VMFS_ASSIGN(impl->journal_, Journal::open(journal, clock, options.journal, how));
   VMFS_TRY(impl->recover(state, arguments));
   Impl* raw_impl = impl.get();

@@ -107,7 +107,6 @@ class Volume {
     // are looked up among the records that replay passes.
     ConnectionId connection{};
     std::vector<std::uint64_t> unanswered;
-    bool previous_sync_failed = false;
     // The requests whose answer the kernel still waits for, as of now, in ascending order; asked now and
     // then, so that an answer outlives its record. From any thread, which may hold locks: it must not call the
     // volume. Null: no request outlives the daemon.

@@ -220,7 +220,6 @@ class JournalWorld {
       if (attempt < 3 && random_.percent(30)) disk_.stop_at_change(random_.between(1, 20));
       auto opened = Journal::open(disk_, clock_, options_,
                                   {.start = start_,
-                                   .previous_sync_failed = false,
                                    .quick = !power_lost_ && random_.one_in(2)});
       if (opened && !disk_.stopped()) {
         journal_ = std::move(*opened);

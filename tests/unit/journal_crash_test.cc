@@ -70,6 +70,28 @@ TEST_SUITE("journal crash") {
     CHECK(replayed(*journal).size() >= 10);
   }
 
+  TEST_CASE("a failed sync that nothing could note, and a death: what reads back is not taken to be on disk") {
+    for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+      sim::SimDisk disk({}, seed);
+      JournalOptions options = small_options();
+      auto journal = new_journal(disk, options);
+      Appender appender{*journal};
+      for (int i = 0; i < 100; ++i) REQUIRE(appender.append());
+      for (const char* call : {"journal.sync", "journal.heal", "journal.marker"})
+        disk.fail_calls(call, {}, 1, EIO, true);
+      REQUIRE(!journal->sync_through(journal->reserved_lsn()));
+      CHECK(!disk.stat(kSyncFailedMarker, "test"));
+      journal.reset();
+      disk.heal();
+      journal = open_journal(disk, options);
+      check_sequence(*journal, replayed(*journal), 1, 100);
+      journal.reset();
+      disk.lose_power();
+      journal = open_journal(disk, options);
+      check_sequence(*journal, replayed(*journal), 1, 100);
+    }
+  }
+
   TEST_CASE("the known mistake of syncing again loses what the healing saves") {
     for (bool mistaken : {false, true}) {
       sim::SimDisk disk({}, 3);

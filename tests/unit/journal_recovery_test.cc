@@ -9,7 +9,7 @@ using namespace journal_test;
 const std::string kFirst = segment_name(1);
 
 Error refusal(Disk& disk, const JournalOptions& options, Lsn start = 0) {
-  auto journal = Journal::open(disk, system_clock(), options, {start, false, false});
+  auto journal = Journal::open(disk, system_clock(), options, {.start = start});
   REQUIRE(!journal);
   return journal.error();
 }
