@@ -1,10 +1,9 @@
 """A machine that boots with the installed units and with libvirt (with --long): Debian in a container with its own systemd."""
 
-import contextlib
 import os
-import shutil
 import subprocess
 
+from lib.debian import copy_tree, inside, make_tree
 from lib.nodes import VMFS, Node, vmfs
 from lib.runner import Skip, case
 from lib.scratch import run, wait_until
@@ -16,32 +15,12 @@ LIBVIRT = ["libvirt-daemon-system", "libvirt-clients"]
 UNITS = ["vmfs@guests", "vmfs-ready@guests", "libvirtd", "libvirt-guests"]
 
 
-def make_tree():
-    """A minimal Debian with libvirt."""
-    if os.path.exists(TREE):
-        return
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(TREE + ".new")
-    run("debootstrap", "--variant=minbase", f"--include={','.join(BASE)}", "bookworm", TREE + ".new", timeout=600)
-    # What this machine installs from serves that one as well.
-    for path in ("etc/apt", "etc/resolv.conf"):
-        run("cp", "-aLT", "/" + path, os.path.join(TREE + ".new", path))
-    for words in (["update"], ["install", "-y", "--no-install-recommends", *LIBVIRT]):
-        inside(TREE + ".new", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *words, timeout=600)
-    os.rename(TREE + ".new", TREE)
-
-
-def inside(root, *words, **options):
-    """A command in a tree that is not booted."""
-    return run("systemd-nspawn", "-q", "-D", root, "--register=no", "--keep-unit", "--resolv-conf=off", *words, **options)
-
-
 class Machine:
     """One that boots from a copy of the tree, with this network and its own systemd."""
 
     def __init__(self, scratch, name):
         self.name, self.root = name, scratch / name
-        run("cp", "-a", "--reflink=auto", TREE, self.root)
+        copy_tree(TREE, self.root)
         build = os.path.dirname(os.path.abspath(VMFS))
         run("cmake", "--install", build, "--prefix", "/usr", env=dict(os.environ, DESTDIR=self.root))
         self.put("etc/vmfs/guests.conf", "STORE=/srv/store\nMOUNTPOINT=/srv/vm\n")
@@ -97,11 +76,9 @@ class Machine:
 
 @case(seconds=900, long=True)
 def guests_start_after_the_volume_and_stop_before_it(scratch):
-    if not shutil.which("debootstrap") or not shutil.which("systemd-nspawn"):
-        raise Skip("there is no debootstrap or systemd-nspawn here")
     if not os.path.exists(os.path.join(os.path.dirname(os.path.abspath(VMFS)), "cmake_install.cmake")):
         raise Skip("the program does not come from a build directory")
-    make_tree()
+    make_tree(TREE, BASE, LIBVIRT)
     peer = Node(scratch.path, "b")
     machine = Machine(scratch, "a")
     os.makedirs(os.path.join(machine.root, "var/log/journal"), exist_ok=True)

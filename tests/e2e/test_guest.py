@@ -3,7 +3,7 @@
 import os
 
 from lib import guest
-from lib.nodes import Pair, vmfs
+from lib.nodes import Pair, kill_at_once, vmfs
 from lib.runner import Settings, case
 from lib.scratch import run
 
@@ -74,8 +74,7 @@ def guest_taken_over(scratch):
         make_disk(pair.a / "web01.img")
         with guest.Guest(files, pair.a / "web01.img", "write") as running:
             running.wait_for("guest: wrote", count=30)
-            running.process.kill()
-            pair.a.kill_node()
+            kill_at_once([pair.a], [running.process])
             running.kill()
         promised = running.wrote()
         pair.b.promote("--force")
@@ -87,8 +86,7 @@ def guest_taken_over(scratch):
         promised += running.wrote()
         pair.a.mount()
         pair.settle()
-        pair.a.kill_node()
-        pair.b.kill_node()
+        kill_at_once([pair.a, pair.b])
         pair.start()
         check_promised(promised, guest.check_image(files, pair.b / "web01.img"))
         pair.stop()
@@ -107,8 +105,7 @@ def guest_taken_over_async(scratch):
         pair.wan.rate(250_000)
         with guest.Guest(files, pair.a / "web01.img", "write") as running:
             running.wait_for("guest: wrote", count=40)
-            running.process.kill()
-            pair.a.kill_node()
+            kill_at_once([pair.a], [running.process])
             running.kill()
         promised = running.wrote()
         pair.wan.cut()  # what is still in the network is lost
@@ -116,4 +113,4 @@ def guest_taken_over_async(scratch):
         check_file_system(pair.b / "web01.img")
         there = check_promised(promised, guest.check_image(files, pair.b / "web01.img"), prefix_only=True)
         print(f"        {there} of {len(promised)} promised files are on b")
-        assert there < len(promised), "the link was not slow enough to show anything"
+        assert 0 < there < len(promised), "the link was too fast or too slow to show anything"

@@ -183,14 +183,15 @@ def mode_changed_under_load(scratch):
     """sync, semisync, async and back while fio writes with verify: no error, the peer follows, both end equal."""
     with Pair(scratch, mode="async", journal_size="128MiB").start() as pair:
         assert pair.b.status()["mode"] == "async", "who joins takes the volume's settings"
-        with Fio(pair.a / "disk.img", size="24m", rw="randwrite", bs="4k", iodepth=8, direct=1, verify="xxhash",
-                 fsync=32) as client:
+        with Fio(pair.a / "disk.img", size="32m", rw="randwrite", bs="4k", iodepth=8, direct=1, verify="xxhash",
+                 fsync=32, rate_iops=1000) as client:
             wait_until(lambda: os.path.exists(pair.a / "disk.img"), what="fio's file")
             for mode in ("semisync", "sync", "async", "sync", "semisync", "sync"):
                 node = pair.b if mode == "semisync" else pair.a
                 assert f"mode={mode}" in vmfs("set", node.mnt, f"mode={mode}").stdout
                 for each in (pair.a, pair.b):
                     wait_until(lambda each=each, mode=mode: each.status()["mode"] == mode, what=f"{mode} on {each.name}")
+                assert client.goes_on(20), f"fio had ended when the mode became {mode}"
             client.finish()
         pair.settle()
         status = pair.a.status()

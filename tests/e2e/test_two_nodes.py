@@ -7,7 +7,7 @@ import random
 import shutil
 import time
 
-from lib.nodes import Pair, vmfs
+from lib.nodes import Pair, kill_at_once, vmfs
 from lib.runner import Settings, case
 from lib.scratch import read_file, run, wait_until, write_file
 from lib.work import Fio, fio, fio_under_faults
@@ -30,6 +30,12 @@ def written_here_and_read_there(scratch):
         # Nobody asked for the link to be durable, so it is shown there a moment later.
         wait_until(lambda: os.path.lexists(pair.b / "link"), what="the link on b")
         assert os.readlink(pair.b / "link") == "guests/one.img"
+        # Who asks for it, by the directory's fsync, has it there when that returns.
+        os.symlink("guests", pair.a / "second")
+        directory = os.open(pair.a.mnt, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(directory)
+        os.close(directory)
+        assert os.readlink(pair.b / "second") == "guests"
         assert os.stat(pair.b / "guests/one.img").st_mode & 0o777 == 0o640
         write_file(pair.a / "guests/one.img", content[::-1])
         assert read_file(pair.b / "guests/one.img") == content[::-1]
@@ -245,8 +251,7 @@ def both_die_at_once(scratch):
         content = os.urandom(500_000)
         write_file(pair.a / "x.img", content)
         write_file(pair.b / "y.img", content)
-        pair.a.kill_node()
-        pair.b.kill_node()
+        kill_at_once([pair.a, pair.b])
         pair.start()
         for node in (pair.a, pair.b):
             assert read_file(node / "x.img") == content

@@ -107,15 +107,8 @@ class Node:
         wait_until(another, timeout, "a new daemon")
 
     def kill_node(self):
-        """Daemon and holder at once, as when the machine's processes all die; nothing is left mounted."""
-        daemon = self.status()["daemon"]
-        for pid in (daemon["holder_pid"], daemon["pid"]):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        # The machine's programs have gone, so nothing in its kernel waits for them any more.
-        for how in ("-f", "-l"):
-            run("umount", how, self.mnt, check=False)
-        wait_until(lambda: not any(alive(p) for p in (daemon["holder_pid"], daemon["pid"])), what="the node's end")
+        """As when the machine's processes all die; nothing is left mounted."""
+        kill_at_once([self])
 
     def logs(self):
         """The end of what holder and daemon wrote, for a failure's report."""
@@ -125,6 +118,21 @@ class Node:
                 with open(path, encoding="utf-8", errors="replace") as file:
                     text += f"--- {path}\n" + "".join(file.readlines()[-25:])
         return text
+
+
+def kill_at_once(nodes, clients=()):
+    """kill -9, without a moment in between, of these nodes' holders and daemons and of the processes that use them; nothing
+    is left mounted."""
+    daemons = [node.status()["daemon"] for node in nodes]
+    pids = [daemon[which] for daemon in daemons for which in ("holder_pid", "pid")] + [client.pid for client in clients]
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    # The machine's programs have gone, so nothing in its kernel waits for them any more.
+    for node in nodes:
+        for how in ("-f", "-l"):
+            run("umount", how, node.mnt, check=False)
+    wait_until(lambda: not any(alive(pid) for pid in pids), what="the nodes' end")
 
 
 def alive(pid):
