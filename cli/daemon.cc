@@ -145,7 +145,6 @@ Result<> Daemon::open_node() {
   VMFS_ASSIGN(shell_, AsioShell::create({.credentials = {config.volume, secret, config.encryption}}));
   NodeOptions options;
   options.volume = config.volume;
-  options.volume_name = config.volume_name;
   options.node = config.node;
   options.node_name = config.node_name;
   options.address = config.listen;

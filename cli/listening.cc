@@ -49,11 +49,6 @@ void Listening::tick() {
   shell_.wake_at(again_ns_);
 }
 
-void Listening::close() {
-  listener_.reset();
-  again_ns_ = 0;
-}
-
 std::string Listening::problem() const {
   if (failure_.empty()) return "";
   return fmt::format("{}: no other node can call this one; it is tried again by itself\n"

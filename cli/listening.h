@@ -24,7 +24,6 @@ class Listening {
   // The same, now or later, however often it must be tried: call tick() when the shell wakes.
   void keep(const std::string& address);
   void tick();
-  void close();
 
   bool listens_on(const std::string& address) const { return listener_ && address_ == address; }
   std::string problem() const;  // why nobody can call, and what to do; empty: none

@@ -212,7 +212,7 @@ Result<Config> create_store(const NewStore& wish) {
     } else {
       VMFS_ASSIGN(config.journal_size, default_journal_size(store_space, journal_space));
     }
-    VMFS_TRY(Volume::create(*store_disk, *journal_disk, volume_options(config)));
+    VMFS_TRY(Volume::create(*store_disk, *journal_disk, system_clock(), volume_options(config)));
     VMFS_TRY(make_directory_durably(control_directory(store), 0700));
     VMFS_TRY(write_secret(store, wish.token ? wish.token->secret : new_secret()));
     return write_config(store, config);

@@ -27,7 +27,6 @@ struct Worker {
   int descriptor = -1;  // its clone of /dev/fuse
   std::thread thread;
   std::atomic<bool> serving{false};
-  std::uint64_t handled = 0;  // by this worker; only it writes
 };
 
 // What serves a connection, whoever keeps it: a holder in production, a socket pair in a test.
@@ -201,7 +200,6 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
   bool ended_ = false;                            // guarded by life_mutex_
   Front::End end_ = Front::End::kUnmounted;       // guarded by life_mutex_
   std::atomic<bool> stop_reading_{false};
-  std::atomic<std::uint64_t> handled_{0};  // by workers that have ended
 
   std::mutex watch_mutex_;
   std::condition_variable watch_changed_;

@@ -40,7 +40,6 @@ struct FrontOptions {
 };
 
 struct FrontStatistics {
-  std::uint64_t requests = 0;  // read from the kernel
   std::uint64_t parked = 0;    // waiting for a token, space or the link now
   std::uint64_t open_handles = 0;
 };

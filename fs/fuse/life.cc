@@ -20,7 +20,6 @@ constexpr int kWakeSignal = SIGUSR1;
 
 void wake(int) {}
 
-// libfuse writes every answer with this: to where the request came from.
 // Which no request is answered by.
 bool is_notification(const iovec* pieces, int count) {
   fuse_out_header header{};
@@ -29,6 +28,7 @@ bool is_notification(const iovec* pieces, int count) {
   return header.unique == 0;
 }
 
+// libfuse writes every answer with this: to where the request came from.
 ssize_t write_answer(int descriptor, iovec* pieces, int count, void* core) {
   kernel_order::before_answer();
   RequestContext* context = current_request();
@@ -306,7 +306,6 @@ void Core::close() {
 
 FrontStatistics Core::statistics() const {
   FrontStatistics statistics;
-  statistics.requests = handled_.load();
   statistics.parked = parked_.size();
   statistics.open_handles = opens_.size();
   return statistics;

@@ -188,17 +188,15 @@ OpenTable::Handle* OpenTable::find(std::uint64_t number) {
 
 void OpenTable::remove(Volume& volume, std::uint64_t number) {
   Handle closed;
-  bool wrote = false;
   {
     std::lock_guard lock(mutex_);
     Handle* handle = find(number);
     if (handle == nullptr) return;
-    wrote = (handle->entry->state.load() & kOpenWrote) != 0;
     closed = std::exchange(*handle, Handle{});
   }
   // The volume first: a daemon killed in between closes once more, which is what the next daemon does
   // with an entry that is still there when the release comes again.
-  if (closed.image) volume.close_image(closed.image, closed.writable, wrote);
+  if (closed.image) volume.close_image(closed.image);
   closed.entry->object.store(0, std::memory_order_release);
   std::lock_guard lock(mutex_);
   free_.push_back(static_cast<std::uint32_t>(number));

@@ -87,9 +87,7 @@ void file_system_status(fuse_req_t request, fuse_ino_t) noexcept {
   fuse_reply_statfs(request, &status);
 }
 
-void begin(void* userdata, fuse_conn_info* connection) noexcept {
-  auto& core = *static_cast<Core*>(userdata);
-  (void)core;
+void begin(void*, fuse_conn_info* connection) noexcept {
   // No automatic invalidation: whoever changes an image from elsewhere tells the kernel itself. (With
   // it, the image's own writes, which change its times, would empty its cache.) The set-user-id bits
   // are the kernel's to clear, and truncation at open comes as a request of its own.

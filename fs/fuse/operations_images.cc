@@ -25,7 +25,7 @@ Result<fuse_open_out> open_handle(Core& core, ObjectId object, std::uint32_t fla
   VMFS_ASSIGN(ObjectRef image, core.volume().open_image(object, writable));
   auto handle = core.opens().add(image, object, flags, core.owned(object), made, epoch, current.unique);
   if (!handle) {
-    core.volume().close_image(image, writable, false);
+    core.volume().close_image(image);
     return pass(handle.error());
   }
   return open_answer(*handle, core.opens().find(*handle)->direct);

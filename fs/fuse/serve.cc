@@ -80,12 +80,10 @@ void Core::serve(Worker& worker) {
       break;
     }
     handle({message, static_cast<std::size_t>(got)}, context);
-    ++worker.handled;
   }
   slots_.release(context.slot);
 
   std::lock_guard lock(life_mutex_);
-  handled_.fetch_add(worker.handled);
   worker.serving.store(false);
   if (broken) end_ = Front::End::kFailed;
   if (--serving_ == 0 && (broken || gone || !stop_reading_)) ended_ = true;

@@ -76,9 +76,10 @@ Result<> ask_to_start(const HolderStatus& status);
 // holder_alive().
 Result<HolderStatus> read_holder_status(const std::string& status_path);
 bool holder_alive(const HolderStatus& status);
+bool daemon_alive(const HolderStatus& status);
 
-// Unmounts a vmfs mount point and, if the status names a living holder, waits until it and its daemon
-// have ended, so that the store is clean and free. Lazy: detaches it at once and waits for nothing. Fails with kBusy when somebody uses it.
+// Unmounts a vmfs mount point and waits until the holder and the daemon that the status names have ended, if they
+// live, so that the store is clean and free. Lazy: detaches it at once and waits for nothing. Fails with kBusy when somebody uses it.
 Result<> unmount_and_wait(const std::string& mountpoint, const std::optional<HolderStatus>& status,
                           bool lazy, std::int64_t timeout_ns);
 

@@ -265,8 +265,11 @@ Result<> unmount_and_wait(const std::string& mountpoint, const std::optional<Hol
     return fail(ErrorKind::kIo, number,
                 fmt::format("cannot unmount {}: {}", mountpoint, strerror(number)));
   }
-  if (!holder || lazy) return {};
-  const int process = static_cast<int>(::syscall(SYS_pidfd_open, status->holder_pid, 0));
+  if (!status || lazy) return {};
+  // A daemon whose holder has died closes the volume by itself.
+  if (!holder && !daemon_alive(*status)) return {};
+  const int process =
+      static_cast<int>(::syscall(SYS_pidfd_open, holder ? status->holder_pid : status->daemon_pid, 0));
   if (process < 0) return {};  // it has ended meanwhile
   pollfd waiting{process, POLLIN, 0};
   const int ready = ::poll(&waiting, 1, static_cast<int>(timeout_ns / 1'000'000));

@@ -193,4 +193,13 @@ bool holder_alive(const HolderStatus& status) {
   return process_start(status.holder_pid) == status.holder_started;
 }
 
+bool daemon_alive(const HolderStatus& status) {
+  const std::uint64_t started = status.daemon_pid > 0 ? process_start(status.daemon_pid) : 0;
+  if (started == 0 || started < status.holder_started) return false;
+  // The pid may be another program's by now.
+  std::ifstream file(fmt::format("/proc/{}/comm", status.daemon_pid));
+  std::string name;
+  return std::getline(file, name) && name.starts_with("vmfs");
+}
+
 }  // namespace vmfs

@@ -82,8 +82,8 @@ enum class RecordType : std::uint8_t {
   kDeleteObject = 36,
   // Moments.
   kFlush = 48,  // payload: PeerConfirmations
-  kOpen = 49,   // an open that may write
-  kClose = 50,
+  kOpen = 49,   // an image is changed through a handle for the first time since nobody had it open for that
+  kClose = 50,  // the last such handle is closed; missing after a crash, or if ownership had moved
   // Ownership.
   kEpoch = 64,     // a new epoch begins; payload: EpochChange
   kReleased = 65,  // payload: Release; nothing follows by this owner

@@ -117,7 +117,7 @@ Result<> Volume::zero(Object& handle, const Caller& caller, std::uint64_t offset
     if (offset >= size) return {};
     length = std::min(length, size - offset);
   }
-  if (!handle.wrote.exchange(true)) image.writers.fetch_add(1);
+  VMFS_TRY(v.begin_writing(handle));
   v.list(inode);
   Draft draft = draft_of(RecordType::kZero, inode.id, offset, length, v.clock_.wall_ns(),
                          caller.request);
@@ -143,7 +143,7 @@ Result<> Volume::allocate(Object& handle, const Caller& caller, std::uint64_t of
     return fail(ErrorKind::kReadOnly, EIO, "the image was handed over since it was opened");
   VMFS_TRY(v.admit(&inode, offset, length));
   VMFS_ASSIGN(auto lock, v.enter<std::unique_lock<ImageLock>>(image));
-  if (!handle.wrote.exchange(true)) image.writers.fetch_add(1);
+  VMFS_TRY(v.begin_writing(handle));
   v.list(inode);
   Draft draft = draft_of(RecordType::kAllocate, inode.id, offset, length, v.clock_.wall_ns(),
                          caller.request);

@@ -1,6 +1,7 @@
 // The hot path: open, read, write, close.
 #include <shared_mutex>
 
+#include "fs/base/log.h"
 #include "fs/volume/impl.h"
 
 namespace vmfs {
@@ -36,13 +37,12 @@ Result<ObjectRef> Volume::open_image(ObjectId object, bool writable, bool has_wr
   return handle;
 }
 
-void Volume::close_image(const ObjectRef& handle, bool writable, bool wrote) {
-  (void)writable, (void)wrote;  // the handle knows
+void Volume::close_image(const ObjectRef& handle) {
   Impl& v = *impl_;
   const auto& inode = handle->inode;
   if (inode->local) return;
   VolumeImage& image = *inode->image;
-  if (handle->wrote.exchange(false)) image.writers.fetch_sub(1);
+  v.end_writing(*handle);
   {
     std::lock_guard open_lock(image.open_mutex);
     CHECK_COMPARE(image.opens, >, 0u);
@@ -56,6 +56,47 @@ void Volume::close_image(const ObjectRef& handle, bool writable, bool wrote) {
   // What fails is tried again in the background: the object is only kept too long.
   auto lock = v.lock_names();
   if (!lock || !v.delete_orphan(inode)) v.orphans_wait_.store(true);
+}
+
+// From its first change through any handle until the last handle that made one is closed an image is open for
+// writing: a record says when that begins, so that later it can be told at which moments nobody wrote. The caller
+// has come through the group's gate.
+Result<> Volume::Impl::begin_writing(Object& handle) {
+  if (handle.wrote.load(std::memory_order_acquire)) [[likely]] return {};
+  VolumeImage& image = *handle.inode->image;
+  std::lock_guard open_lock(image.open_mutex);
+  if (handle.wrote.load(std::memory_order_relaxed)) return {};
+  if (image.writers.load() == 0) VMFS_TRY(append_moment(image.group, RecordType::kOpen));
+  image.writers.fetch_add(1);
+  handle.wrote.store(true, std::memory_order_release);
+  return {};
+}
+
+// No record where nothing may be added, or an epoch would have to begin for it: what cannot be said does not
+// keep a handle from being closed.
+void Volume::Impl::end_writing(Object& handle) {
+  VolumeImage& image = *handle.inode->image;
+  VolumeGroup& group = image.group;
+  std::shared_lock<ImageLock> lock(image.lock);
+  std::lock_guard open_lock(image.open_mutex);
+  if (!handle.wrote.exchange(false) || image.writers.fetch_sub(1) != 1) return;
+  if (handle.inode->deleted.load() || group.gate.load(std::memory_order_acquire) != Gate::kOpen ||
+      group.epoch_events.load() != epoch_events_.load())
+    return;
+  if (auto noted = append_moment(group, RecordType::kClose); !noted)
+    log_debug("the closing of {} is not in the journal: {}", handle.inode->id, noted.error().message);
+}
+
+Result<> Volume::Impl::append_moment(VolumeGroup& group, RecordType type) {
+  Draft draft;
+  draft.header.type = type;
+  draft.header.group = raw(group.id);
+  draft.header.wall_ns = clock_.wall_ns();
+  VMFS_ASSIGN(Journal::Reservation place, reserve(draft, &group.cursor));
+  VMFS_TRY(journal_->commit(draft, place));
+  raise_to(group.last_record, place.end);
+  if (hooks_) hooks_->written(place.end);
+  return {};
 }
 
 Result<std::size_t> Volume::read(Object& handle, std::uint64_t offset, std::span<std::byte> out) {
@@ -154,8 +195,7 @@ Result<> Volume::write(Object& handle, const Caller& caller, std::uint64_t offse
 Result<> Volume::Impl::write_locked(Object& handle, const Caller& caller, std::uint64_t offset, ByteView bytes) {
   Inode& inode = *handle.inode;
   VolumeImage& image = *inode.image;
-  if (!handle.wrote.load(std::memory_order_relaxed) && !handle.wrote.exchange(true))
-    image.writers.fetch_add(1);
+  VMFS_TRY(begin_writing(handle));
   list(inode);
 
   Draft draft;

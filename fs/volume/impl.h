@@ -9,7 +9,7 @@
 //   VolumeGroup::mutex
 //   the journal's reservation lock
 //   dirty_mutex_, parking_.mutex, answers_mutex_, peers_mutex_, problems_mutex_, Inode::attributes_lock
-// No lock but observers_mutex_, shared, is held while an observer is called, and none while the executor is.
+// No lock but observers_mutex_, shared, is held while an observer is called.
 #pragma once
 
 #include <array>
@@ -71,7 +71,7 @@ struct Volume::Impl {
   struct Notice {
     GroupId group{};
     RecordType because{};
-    bool group_changed = false, image_changed = false;
+    bool group_changed = false;
     std::vector<std::pair<ObjectId, std::string>> names;
   };
 
@@ -180,6 +180,9 @@ struct Volume::Impl {
     }
   }
   // With the image's lock from enter(): the record, the journal, the index.
+  Result<> begin_writing(Object& handle);
+  void end_writing(Object& handle);
+  Result<> append_moment(VolumeGroup& group, RecordType type);
   Result<> write_locked(Object& handle, const Caller& caller, std::uint64_t offset, ByteView bytes);
   Error closed_gate(GroupId group, Gate gate);
   // kWouldWait for something else than a gate.
@@ -255,7 +258,7 @@ struct Volume::Impl {
   struct Parking {
     std::mutex mutex;
     std::vector<Parked> on_gate, on_resources;
-    std::deque<std::function<void()>> ready;  // when there is no executor
+    std::deque<std::function<void()>> ready;
     std::condition_variable ready_changed;
     bool stopped = false;
     // The last wakes of gates: one may come between a call that was told to wait and its park().
@@ -409,7 +412,6 @@ struct Volume::Impl {
   Bytes buffer_;                          // reused
   bool clean_ = false;
   std::uint64_t checkpoints_ = 0;
-  std::vector<AnsweredRequest> kept_answers_;
   // Where every group stood at a place in the journal: journal space is freed up to such places only,
   // so that GroupState::recycled is exact.
   struct Sample {

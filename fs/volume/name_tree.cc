@@ -67,9 +67,4 @@ std::string NameTree::path_of(const Inode& inode) const {
   return path;
 }
 
-void NameTree::clear() {
-  objects_.clear();
-  root_.reset();
-}
-
 }  // namespace vmfs

@@ -32,7 +32,6 @@ class NameTree {
   std::string path_of(const Inode& inode) const;
 
   const std::unordered_map<ObjectId, std::shared_ptr<Inode>>& objects() const { return objects_; }
-  void clear();
 
  private:
   std::shared_ptr<Inode> root_;

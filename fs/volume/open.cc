@@ -11,7 +11,7 @@ Volume::Impl::Impl(Disk& store_disk, Disk& journal_disk, Clock& clock,
 Volume::Volume(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Volume::~Volume() = default;
 
-Result<> Volume::create(Disk& store, Disk& journal, const VolumeOptions& options) {
+Result<> Volume::create(Disk& store, Disk& journal, Clock& clock, const VolumeOptions& options) {
   VMFS_TRY(Store::create(store));
   VMFS_TRY(Journal::create(journal, options.journal));
   CheckpointState state;
@@ -23,7 +23,7 @@ Result<> Volume::create(Disk& store, Disk& journal, const VolumeOptions& options
   if (!options.joining) {
     names.owner = options.journal.node;
     names.history = {{new_epoch_id(), options.journal.node, {}, EpochCause::kCreated,
-                      system_clock().wall_ns()}};
+                      clock.wall_ns()}};
   }
   state.groups.push_back(names);
   // Last: a volume without a state was never completed.

@@ -52,13 +52,9 @@ void Volume::Impl::make_ready(std::vector<Parked> retries, const Error* refusal)
         Refusal::current = {};
       };
     }
-    if (options_.executor) {
-      options_.executor(std::move(run));
-    } else {
-      std::lock_guard lock(parking_.mutex);
-      parking_.ready.push_back(std::move(run));
-      parking_.ready_changed.notify_one();
-    }
+    std::lock_guard lock(parking_.mutex);
+    parking_.ready.push_back(std::move(run));
+    parking_.ready_changed.notify_one();
   }
 }
 

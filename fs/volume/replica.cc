@@ -334,7 +334,7 @@ Result<> Volume::Impl::publish_locked(Lsn durable, std::vector<Notice>& notices)
     pending_.pop_front();
     // After it is in the index: see start_pass().
     first_pending_.store(pending_.empty() ? 0 : pending_.front().lsn);
-    if (notice.group_changed || notice.image_changed || !notice.names.empty())
+    if (notice.group_changed || !notice.names.empty())
       notices.push_back(std::move(notice));
   }
   return {};
@@ -431,16 +431,10 @@ void Volume::Impl::settle_published(VolumeGroup& group, RecordType type, Notice&
     case RecordType::kTaken:
     case RecordType::kReleased:
       break;
-    case RecordType::kFlush:
-    case RecordType::kOpen:
-    case RecordType::kClose:
-      return;
     default:
-      notice.image_changed = notice.group != kNameSpace;
       return;
   }
   notice.group_changed = true;
-  notice.image_changed = notice.group != kNameSpace;
   Gate before = group.gate.load();
   Gate gate = resting_gate(group, true);
   // What was this node's is another's now: what its handles have not written yet, they never will.
@@ -456,7 +450,6 @@ void Volume::Impl::tell(const std::vector<Notice>& notices) {
   for (const Notice& notice : notices) {
     for (Observer* observer : observers_) {
       if (notice.group_changed) observer->group_changed(notice.group, notice.because);
-      if (notice.image_changed) observer->image_changed(notice.group);
       for (const auto& [parent, name] : notice.names) observer->names_changed(parent, name);
     }
   }

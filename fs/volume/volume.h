@@ -67,9 +67,6 @@ struct VolumeOptions {
   // create(): for a node that joins. The volume knows nothing yet: its name space has an empty history
   // and no owner (gate kSecondary), and a peer's base copy brings everything.
   bool joining = false;
-  // Runs parked retries that may go on; null: they gather until run_parked() is called (by
-  // VolumeWorkers' slow lane, or by a test).
-  std::function<void(std::function<void()>)> executor;
 };
 
 struct VolumeUsage {
@@ -100,7 +97,7 @@ class Volume {
   // --- Life (open.cc) ---------------------------------------------------------------------------
 
   // An empty volume in an empty store: store directories, journal, state. Durable on return.
-  static Result<> create(Disk& store, Disk& journal, const VolumeOptions& options);
+  static Result<> create(Disk& store, Disk& journal, Clock& clock, const VolumeOptions& options);
 
   struct OpenArguments {
     // The FUSE connection that goes on, if only the daemon died; requests of it that were unanswered
@@ -153,11 +150,12 @@ class Volume {
 
   // --- Images (image_io.cc) -----------------------------------------------------------------------
 
-  // Each open is matched by one close. `writable`: the handle may write. `has_written`: it goes on after
+  // Each open is matched by one close. The first change of an image through any handle, and the close of the last
+  // handle that made one, are records (kOpen, kClose), the latter if it can be written. `writable`: the handle may write. `has_written`: it goes on after
   // a restart and had written before, so that its image counts as active while it is locked.
   Result<ObjectRef> open_image(ObjectId object, bool writable, bool has_written = false);
-  // The last close of an unlinked image deletes it, on its owner. `wrote`: this handle has written.
-  void close_image(const ObjectRef& image, bool writable, bool wrote);
+  // The last close of an unlinked image deletes it, on its owner.
+  void close_image(const ObjectRef& image);
 
   // Reads up to out.size(); fewer only at the end of the image.
   Result<std::size_t> read(Object& image, std::uint64_t offset, std::span<std::byte> out);
@@ -179,8 +177,8 @@ class Volume {
   // The same for the name space: fsync of a directory.
   void flush_names(const Caller&, std::function<void(Result<>)> done);
 
-  // A request got kWouldWait from a change of `group`: `retry` is called once, through the executor
-  // or run_parked(), when that may have changed (maybe at once). The retry must make its call before
+  // A request got kWouldWait from a change of `group`: `retry` is called once, by run_parked()
+  // (that is, by VolumeWorkers' slow lane or by a test), when that may have changed (maybe at once). The retry must make its call before
   // it returns, on the same thread: that is how refuse() answers it.
   void park(GroupId group, std::function<void()> retry);
   // Runs the retries that may go on. True if there was one.
@@ -255,7 +253,6 @@ class Volume {
   struct Observer {
     virtual ~Observer() = default;
     virtual void group_changed(GroupId group, RecordType because) = 0;
-    virtual void image_changed(ObjectId) {}      // content or attributes, by a peer
     virtual void names_changed(ObjectId parent, const std::string& name) {
       (void)parent, (void)name;
     }

@@ -88,7 +88,7 @@ void Node::Impl::on_positions(Peer& peer, Positions positions) {
     if (!peer.stream) return;
     for (const GroupPosition& remote : positions.groups) {
       auto local = position_of(remote.group);
-      if (local) apply_course(peer, remote.group, &*local, &remote, false);
+      if (local) apply_course(peer, remote.group, *local, remote, false);
     }
     return poke();
   }
@@ -106,11 +106,11 @@ void Node::Impl::compare_all(Peer& peer) {
   peer.courses.clear();
   peer.stream = std::make_unique<PeerStream>(*this, peer, peer.persisted.confirmed);
   for (const auto& [group, local] : peer.ours) {
-    auto remote = peer.theirs.find(group);
-    apply_course(peer, group, &local, remote == peer.theirs.end() ? nullptr : &remote->second, true);
+    // One that only one side knows: its creation or its removal is on its way in the stream, or it needs a copy,
+    // which audit() finds out.
+    if (auto remote = peer.theirs.find(group); remote != peer.theirs.end())
+      apply_course(peer, group, local, remote->second, true);
   }
-  for (const auto& [group, remote] : peer.theirs)
-    if (!peer.ours.contains(group)) apply_course(peer, group, nullptr, &remote, true);
   peer.ours.clear();
   peer.theirs.clear();
   peer.heard = true;
@@ -133,19 +133,10 @@ GroupCourse* Node::Impl::course(Peer& peer, GroupId group) {
   return it == peer.courses.end() ? nullptr : &it->second;
 }
 
-void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* local,
-                              const GroupPosition* remote, bool first) {
+void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition& local,
+                              const GroupPosition& remote, bool first) {
   StreamPosition& positions = peer.stream->sender.positions();
-  if (remote == nullptr) {
-    // The peer does not know the group. Its creation is on its way in the stream; or the peer has
-    // deleted it, and we shall hear of that; or it needs a copy, which audit() finds out.
-    return;
-  }
-  if (local == nullptr) {
-    // We do not know it: likewise, seen from the other side.
-    return;
-  }
-  Judgement judgement = judge(*local, *remote);
+  Judgement judgement = judge(local, remote);
   GroupCourse next;
   next.course = judgement.course;
   next.comparison = judgement.comparison;
@@ -171,12 +162,12 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
     case Course::kNothing:
     case Course::kSend:
     case Course::kReceive:
-      positions.set(group, remote->position());
-      peer.stream->sender.note_durable(group, remote->position());
-      next.until = remote->position();
+      positions.set(group, remote.position());
+      peer.stream->sender.note_durable(group, remote.position());
+      next.until = remote.position();
       if (judgement.course == Course::kReceive) {
         peer.courses[group] = next;
-        remote->owner == options.node ? regain(group, peer) : give_way(group, peer);
+        remote.owner == options.node ? regain(group, peer) : give_way(group, peer);
       } else {
         peer.courses.erase(group);
       }
@@ -184,7 +175,7 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
       return;
     case Course::kFollow:
     case Course::kWaitFollow:
-      next.remote = *remote;
+      next.remote = remote;
       [[fallthrough]];
     case Course::kPeerFollows:
     case Course::kCopyFromPeer:
@@ -192,11 +183,11 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition* lo
       peer.stream->sender.note_durable(group, compared.common);
       break;
     case Course::kCopyToPeer:
-      positions.set(group, remote->position());
+      positions.set(group, remote.position());
       positions.stop(group);
       peer.courses[group] = next;  // which is started, or not, by the following
       needs_copy(peer, group,
-                 remote->inconsistent ? "an earlier copy was not finished" : "it has nothing of it yet");
+                 remote.inconsistent ? "an earlier copy was not finished" : "it has nothing of it yet");
       return;
     case Course::kSplit:
       positions.stop(group);

@@ -160,7 +160,7 @@ void Node::Impl::kept_aside(Peer& peer, GroupId group, std::optional<std::vector
     for (const auto& [each, was_open] : closed)
       if (each == group || (group == kNameSpace && course(peer, each) == nullptr)) stop_following(each, true);
     send_positions(peer, {*local}, true);
-    apply_course(peer, group, &*local, &remote, false);
+    apply_course(peer, group, *local, remote, false);
     return poke();
   }
   problem(fmt::format("follow-{}", group), "");

@@ -74,7 +74,6 @@ struct Peer {
   std::string link_reason;
   std::int64_t link_since_wall_ns = 0;
   PeerState persisted;  // as the volume keeps it
-  std::int64_t persisted_ns = 0;
 
   // The exchange of positions on this connection.
   bool sent_positions = false, got_positions = false;
@@ -213,8 +212,8 @@ struct Node::Impl final : Volume::Observer {
   void compare_all(Peer& peer);
   void give_way(GroupId group, const Peer& peer);
   void regain(GroupId group, const Peer& peer);
-  void apply_course(Peer& peer, GroupId group, const GroupPosition* local,
-                    const GroupPosition* remote, bool first);
+  void apply_course(Peer& peer, GroupId group, const GroupPosition& local,
+                    const GroupPosition& remote, bool first);
   void audit(Peer& peer);
   bool receiving(GroupId group);  // a tail is on its way from a connected peer
   bool parted(GroupId group);     // this node follows a connected peer, or is about to

@@ -53,11 +53,11 @@ void Node::Impl::dial_due_peers(std::int64_t now_ns) {
       continue;
     peer->back_off.dialing();
     shell.dial(peer->info.address, node,
-               [this, alive = alive, address = peer->info.address](
+               [this, alive = alive, id = peer->info.id, address = peer->info.address](
                    Result<std::unique_ptr<Link>> link) {
                  if (!*alive || stopped) return;
                  auto it = std::find_if(peers.begin(), peers.end(), [&](const auto& candidate) {
-                   return candidate->info.address == address;
+                   return candidate->info.address == address && (raw(id) == 0 || candidate->info.id == id);
                  });
                  if (it == peers.end()) return;  // removed meanwhile; the link closes
                  Peer& dialed = **it;

@@ -12,7 +12,6 @@ namespace vmfs {
 
 struct NodeOptions {
   VolumeId volume{};
-  std::string volume_name;
   NodeId node{};
   std::string node_name;
   std::string address;  // where peers can dial this node; may be empty

@@ -237,7 +237,11 @@ void Node::Impl::update_sync(Peer& peer) {
     alone_from = volume.journal().written_lsn();
   }
   if (peer.counts != counted) update_counting();
-  if (peer.sync == before) return;
+  if (peer.sync == before) {
+    // Both may say "full copy" for reasons of their own.
+    if (peer.counts != counted) freeze_or_thaw();
+    return;
+  }
   if (peer.sync == PeerSync::kInSync) peer.back_off.useful();
   log_notice("{}: {}", peer.info.name, to_string(peer.sync));
   // What it was when it was lost is what a person asks for later.

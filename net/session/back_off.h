@@ -48,9 +48,6 @@ class BackOff {
     delay = delay / 2 + static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(delay / 2 + 1));
     next_ns_ = now_ns + delay + deference_;
   }
-  void retry_now() {
-    if (!busy_) next_ns_ = 0;
-  }
 
  private:
   std::mt19937_64 random_;

@@ -78,7 +78,6 @@ class Session {
   bool dialed() const { return dialed_; }
   ConnectionFacts facts() const;
   std::int64_t next_tick_ns() const;
-  std::int64_t last_heard_ns() const { return last_heard_ns_; }
 
  private:
   Actions refuse(HelloRefused refusal);

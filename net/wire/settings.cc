@@ -11,8 +11,4 @@ const char* to_string(ReplicationMode mode) {
   return "?";
 }
 
-const char* to_string(OnPeerLoss what) {
-  return what == OnPeerLoss::kFreeze ? "freeze" : "continue";
-}
-
 }  // namespace vmfs

@@ -42,6 +42,5 @@ struct PeerInfo {
 };
 
 const char* to_string(ReplicationMode mode);  // "async", "semisync", "sync"
-const char* to_string(OnPeerLoss what);       // "continue", "freeze"
 
 }  // namespace vmfs

@@ -12,12 +12,14 @@ class Row:
 RANDOM = '--bs=4k --norandommap '
 ROWS = [
     Row('write1', '4 KiB random write, O_DIRECT, depth 1',
-        RANDOM + '--direct=1 --rw=randwrite --iodepth=1', pass_through=(0.9, 0.6), native=(3, 1.5)),
+        RANDOM + '--direct=1 --rw=randwrite --iodepth=1', pass_through=(0.9, 0.6), native=(3, 1.5),
+        async_=(0.7, 0.45)),
     Row('write16', '4 KiB random write, O_DIRECT, depth 16',
-        RANDOM + '--direct=1 --rw=randwrite --iodepth=16', pass_through=(0.9, 0.5), native=(2, 1)),
+        RANDOM + '--direct=1 --rw=randwrite --iodepth=16', pass_through=(0.9, 0.5), native=(2, 1),
+        async_=(0.7, 0.45)),
     Row('fdatasync', '4 KiB random write, fdatasync after each',
         RANDOM + '--direct=0 --rw=randwrite --iodepth=1 --fdatasync=1', pass_through=(2.5, 1.5),
-        native=(1.0, 0.6), append=(0.9, 0.75), sync=(0.6, 0.4)),
+        native=(1.0, 0.6), append=(0.9, 0.75), async_=(0.7, 0.45), sync=(0.6, 0.4)),
     Row('fsync32', '4 KiB random write, O_DIRECT, fsync every 32',
         RANDOM + '--direct=1 --rw=randwrite --iodepth=1 --fsync=32', pass_through=(1.2, 0.8),
         native=(2, 1.2), async_=(0.7, 0.45), sync=(0.7, 0.45)),

@@ -64,7 +64,7 @@ int run(const std::string& directory, double seconds) {
   VolumeOptions options;
   options.journal.node = NodeId{1};
   {
-    auto created = Volume::create(*store, *journal, options);
+    auto created = Volume::create(*store, *journal, system_clock(), options);
     if (!created) {
       fmt::print("{}\n", created.error().message);
       return 1;
@@ -96,7 +96,7 @@ int run(const std::string& directory, double seconds) {
         return volume->create({}, kRootObject, fmt::format("file{}", names.fetch_add(1)), 0600)
             .has_value();
       });
-    volume->close_image(image, true, true);
+    volume->close_image(image);
     image.reset();
     workers.reset();
     auto began = std::chrono::steady_clock::now();

@@ -49,7 +49,7 @@ class Target {
     options_.has_peers = true;
     CHECK_INVARIANT(disk_.make_directory("journal", "fuzz").has_value());
     journal_ = disk_.subdirectory("journal");
-    CHECK_INVARIANT(Volume::create(disk_, *journal_, options_).has_value());
+    CHECK_INVARIANT(Volume::create(disk_, *journal_, system_clock(), options_).has_value());
     open();
   }
   void open() {
@@ -117,7 +117,7 @@ class Target {
     if (auto image = volume_->open_image(object(input), false)) {
       (void)volume_->read(**image, 512u * input.below(64), bytes);
       (void)volume_->seek(**image, 512u * input.below(64), input.below(2) == 0);
-      volume_->close_image(*image, false, false);
+      volume_->close_image(*image);
     }
     if (auto listed = volume_->list(object(input)))
       for (const ListedEntry& entry : *listed) (void)volume_->attributes(entry.object);

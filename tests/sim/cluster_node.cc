@@ -42,7 +42,7 @@ VolumeOptions ClusterNode::options() const {
 
 void ClusterNode::create(bool joining) {
   joining_ = joining;
-  auto made = Volume::create(disk, *journal_disk_, options());
+  auto made = Volume::create(disk, *journal_disk_, shared_.clock, options());
   SIM_CHECK(made.has_value(), "create {}: {}", name, made.error().message);
 }
 

@@ -212,7 +212,7 @@ void run_slow_line_scenario(std::uint64_t seed) {
     if (i % 64 == 0)
       for (auto& node : world.nodes_) node->check();
   }
-  world.node(0).volume->close_image(*opened, true, true);
+  world.node(0).volume->close_image(*opened);
   const bool caught_up = world.run_until(
       [&] {
         SIM_CHECK(!world.full_copies(), "a peer that was connected all the time is copied whole");

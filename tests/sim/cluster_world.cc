@@ -145,7 +145,7 @@ std::optional<std::vector<ChangeNumber>> ClusterWorld::read(ClusterNode& node, O
   auto size = node.volume->read(**image, 0, bytes);
   if (node.disk.stopped()) return {};
   SIM_CHECK(size.has_value(), "read on {}: {}", node.name, size.error().message);
-  node.volume->close_image(*image, false, false);
+  node.volume->close_image(*image);
   std::vector<ChangeNumber> cells(*size / kCell);
   for (std::uint64_t i = 0; i < cells.size(); ++i) {
     auto mark = read_mark(bytes.data() + i * kCell, i);
@@ -255,7 +255,7 @@ bool ClusterWorld::write(std::size_t index, ObjectId object) {
     return false;
   }
   if (node.up() && handle.life == node.life)
-    node.volume->close_image(handle.image, true, done->has_value());
+    node.volume->close_image(handle.image));
   say("write {} of {} on {}: {}", write.number, image.name(), node.name,
       *done ? "ok" : done->error().message);
   if (*done) check_not_alone(index);
@@ -287,7 +287,7 @@ void ClusterWorld::flush(std::size_t index) {
   names ? node.volume->flush_names({}, done) : node.volume->flush(*image, {}, done);
   run_until([&] { return answer->has_value() || node.life != life; }, 30 * kSecond);
   if (node.life != life || node.disk.stopped()) return;
-  if (image) node.volume->close_image(image, true, false);
+  if (image) node.volume->close_image(image);
   if (!answer->has_value() || !**answer) return;
   // Who freezes acknowledges nothing that the peer does not have.
   const bool with_peer = freezes() || (before && node.in_sync());
@@ -384,7 +384,7 @@ void ClusterWorld::unlink_while_open(std::size_t index) {
     SIM_CHECK(got && found == text, "an image that was unlinked while open on {}: {}", node.name,
               got ? "other bytes" : got.error().message);
   }
-  if (node.life == life && node.up()) node.volume->close_image(*image, true, true);
+  if (node.life == life && node.up()) node.volume->close_image(*image);
 }
 
 void ClusterWorld::look(std::size_t index) {

@@ -39,7 +39,7 @@ class VolumeWorld {
     });
     if (!disk_.make_directory("journal", "sim")) fail_scenario("the journal's directory");
     journal_disk_ = disk_.subdirectory("journal");
-    if (auto made = Volume::create(disk_, *journal_disk_, options_); !made)
+    if (auto made = Volume::create(disk_, *journal_disk_, clock_, options_); !made)
       fail_scenario("create: {}", made.error().message);
   }
 

@@ -142,7 +142,7 @@ class ScratchVolume {
     options_.journal.node = NodeId{7};
     options_.journal.segment_size = 1u << 20;
     options_.journal.size_max = 8u << 20;
-    REQUIRE(Volume::create(*store_, *journal_, options_));
+    REQUIRE(Volume::create(*store_, *journal_, system_clock(), options_));
     open({}, {});
   }
   ~ScratchVolume() {

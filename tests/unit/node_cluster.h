@@ -136,7 +136,7 @@ inline VolumeOptions Member::volume_options() const {
 
 inline void Member::create(bool joins) {
   joining = joins;
-  auto made = Volume::create(*store, *journal, volume_options());
+  auto made = Volume::create(*store, *journal, cluster.clock, volume_options());
   REQUIRE_MESSAGE(made, (made ? "" : made.error().message));
 }
 
@@ -273,7 +273,7 @@ inline Result<> Member::write(const std::string& file, std::uint64_t offset, con
   if (!image) return pass(image.error());
   auto written =
       change([&] { return volume->write(**image, caller, offset, as_bytes(text)); });
-  if (volume) volume->close_image(*image, true, written.has_value());
+  if (volume) volume->close_image(*image);
   return written;
 }
 
@@ -284,7 +284,7 @@ inline Result<> Member::flush(const std::string& file) {
   volume->flush(**image, caller, [outcome](Result<> result) { *outcome = std::move(result); });
   std::uint64_t of_life = life;
   cluster.until([&] { return outcome->has_value() || life != of_life; }, 30 * kSecond);
-  if (volume) volume->close_image(*image, true, false);
+  if (volume) volume->close_image(*image);
   if (!outcome->has_value()) return fail(ErrorKind::kWouldWait, EAGAIN, "never flushed");
   return std::move(**outcome);
 }
@@ -296,7 +296,7 @@ inline std::string Member::read(const std::string& file, std::uint64_t offset, s
   auto got = volume->read(**image, offset, std::as_writable_bytes(std::span(out)));
   REQUIRE(got);
   out.resize(*got);
-  volume->close_image(*image, false, false);
+  volume->close_image(*image);
   return out;
 }
 

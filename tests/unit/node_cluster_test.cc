@@ -239,7 +239,7 @@ TEST_SUITE("node") {
     auto late = t.a().volume->write(**before, t.a().caller, 0, as_bytes("late"));
     REQUIRE_FALSE(late);
     CHECK(late.error().number == EIO);
-    t.a().volume->close_image(*before, true, false);
+    t.a().volume->close_image(*before);
     REQUIRE(ok(t.a().write("web.img", 0, "a again")) == "");
     t.check_equal();
   }
@@ -339,7 +339,7 @@ TEST_SUITE("node") {
     t.cluster.network.mend("a", "b");
     REQUIRE(t.cluster.until([&] { return t.in_sync(); }));
     REQUIRE(ok(t.a().volume->write(**image, t.a().caller, 0, as_bytes("goes on"))) == "");
-    t.a().volume->close_image(*image, true, true);
+    t.a().volume->close_image(*image);
     t.check_equal();
   }
 

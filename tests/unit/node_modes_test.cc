@@ -50,7 +50,7 @@ TEST_SUITE("node modes") {
     t.set_mode(ReplicationMode::kAsync);
     REQUIRE(t.cluster.until([&] { return flushed.has_value(); }, kSecond));
     REQUIRE(ok(*flushed) == "");
-    t.a().volume->close_image(*image, true, false);
+    t.a().volume->close_image(*image);
     image = {};
     t.a_is_replaced_and_comes_back();
     // It was acknowledged when a flush still promised b's disk: a person says what becomes of it.

@@ -20,7 +20,7 @@ TEST_SUITE("node parting") {
     t.wait_for_its_end("web.img");
     CHECK(t.a().volume->gate(t.web) == Gate::kOpen);
     REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 300, as_bytes("a went on"))) == "");
-    t.a().volume->close_image(*guest, true, true);
+    t.a().volume->close_image(*guest);
     REQUIRE(t.cluster.until([&] { return t.a().volume->group(t.web)->split && t.b().volume->group(t.web)->split; }));
     t.cluster.run(2 * kSecond);
     CHECK(t.a().read("web.img", 300, 9) == "a went on");
@@ -48,7 +48,7 @@ TEST_SUITE("node parting") {
     CHECK(t.a().volume->gate(t.web) == Gate::kOpen);
     CHECK(t.a().read("web.img", 100, 4) == "tail");
     CHECK(kept_copies(t.a(), "web.img").empty());
-    t.a().volume->close_image(*guest, true, true);
+    t.a().volume->close_image(*guest);
     t.check_equal();
     CHECK_FALSE(t.a().volume->group(t.web)->split);
     CHECK(t.a().read("web.img", 200, 6) == "from b");
@@ -72,7 +72,7 @@ TEST_SUITE("node parting") {
     REQUIRE(t.cluster.until([&] { return t.a().volume->gate(kNameSpace) == Gate::kInconsistent; }));
     // From here on it takes nothing more, though a person's choice does not wait for the handle.
     CHECK_FALSE(t.a().volume->write(**guest, t.a().caller, 0, as_bytes("too late to be kept")));
-    t.a().volume->close_image(*guest, true, true);
+    t.a().volume->close_image(*guest);
     t.check_equal();
     CHECK(contains(kept_copies(t.a(), "new.img"), "made while split"));
     CHECK_FALSE(t.a().volume->lookup(kRootObject, "new.img"));
@@ -94,7 +94,7 @@ TEST_SUITE("node parting") {
     REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 3, as_bytes(" two"))) == "");
     t.cluster.run(10 * kSecond);
     CHECK(t.a().read("new.img", 0, 7) == "one two");
-    t.a().volume->close_image(*guest, true, true);
+    t.a().volume->close_image(*guest);
     t.check_equal();
     CHECK(contains(kept_copies(t.a(), "new.img"), "one two"));
   }
@@ -174,7 +174,7 @@ TEST_SUITE("node parting") {
     t.wait_for_its_end("web.img");
     t.cluster.run(10 * kSecond);
     CHECK(t.a().volume->gate(t.web) == Gate::kFrozen);
-    t.a().volume->close_image(*guest, true, true);
+    t.a().volume->close_image(*guest);
     t.check_equal();
     CHECK(contains(kept_copies(t.a(), "web.img"), "tail"));
   }

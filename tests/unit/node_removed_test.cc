@@ -67,7 +67,7 @@ TEST_SUITE("node removed") {
     t.come_back();
     t.settle();
     CHECK(contains(kept_copies(t.a(), "web.img"), "tail"));
-    t.b().volume->close_image(*guest, true, true);
+    t.b().volume->close_image(*guest);
     t.cluster.run(kSecond);
     t.check_equal();
     CHECK_FALSE(t.a().volume->group(t.web));
@@ -134,7 +134,7 @@ TEST_SUITE("node removed") {
     REQUIRE(t.cluster.until([&] { return contains(t.a().status().problems, "web.img: was removed on b"); }));
     REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 300, as_bytes("a went on"))) == "");
     CHECK(t.a().read("web.img", 300, 9) == "a went on");
-    t.a().volume->close_image(*guest, true, true);
+    t.a().volume->close_image(*guest);
     t.check_equal();
     CHECK_FALSE(t.a().volume->group(t.web));
     CHECK(contains(kept_copies(t.a(), "web.img"), "a went on"));
@@ -151,7 +151,7 @@ TEST_SUITE("node removed") {
     t.mend();
     t.check_equal();
     CHECK_FALSE(t.a().volume->write(**guest, t.a().caller, 0, as_bytes("lost")));
-    t.a().volume->close_image(*guest, true, false);
+    t.a().volume->close_image(*guest);
     CHECK(snapshots(t.a()) == 0);
   }
 

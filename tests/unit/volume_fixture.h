@@ -29,7 +29,7 @@ class VolumeHome {
     options.has_peers = has_peers;
     REQUIRE(disk.make_directory("journal", "test"));
     journal_disk = disk.subdirectory("journal");
-    auto created = Volume::create(disk, *journal_disk, options);
+    auto created = Volume::create(disk, *journal_disk, clock, options);
     if (!created) FAIL(created.error().message);
     open();
   }

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <map>
 
+#include "fs/journal/record_reader.h"
 #include "tests/unit/volume_stream.h"
 
 namespace vmfs {
@@ -46,7 +47,7 @@ TEST_CASE("a replica fed from the journal shows the same, and its store ends the
         break;
       case 2:
         REQUIRE(a->unlink({}, d, name));
-        a->close_image(open[name], true, true);
+        a->close_image(open[name]);
         open.erase(name);
         break;
       case 3:
@@ -202,6 +203,43 @@ TEST_CASE("a taking that was decided on before the owner's next records came cha
   CHECK(b->gate(id) == Gate::kFrozen);
 }
 
+TEST_CASE("that an image is open for writing, and that nobody has it open any more, are records") {
+  VolumeHome home;
+  ObjectId id = home.create("a");
+  auto records = [&] {
+    std::vector<RecordType> out;
+    RecordReader reader(home->journal(), 0);
+    for (;;) {
+      auto record = reader.next(home->journal().written_lsn());
+      REQUIRE(record);
+      if (!*record) return out;
+      if ((*record)->header.group == raw(id)) out.push_back((*record)->header.type);
+    }
+  };
+  auto reads = home.open_image(id), first = home.open_image(id), second = home.open_image(id);
+  home.write(*first, 0, "1");
+  home.write(*second, 0, "2");
+  home->close_image(first);
+  home->close_image(reads);
+  const std::vector<RecordType> open{RecordType::kOpen, RecordType::kWrite, RecordType::kWrite};
+  CHECK(records() == open);
+  // Who goes on after a daemon's death had opened it before.
+  home.kill_and_open({.connection = ConnectionId{1}});
+  second = home->open_image(id, true, true).value();
+  home.write(*second, 0, "3");
+  home->close_image(second);
+  auto all = open;
+  all.insert(all.end(), {RecordType::kWrite, RecordType::kClose});
+  CHECK(records() == all);
+  // What may not be changed here is closed all the same, without a word.
+  auto third = home.open_image(id);
+  home.write(*third, 0, "4");
+  all.insert(all.end(), {RecordType::kOpen, RecordType::kWrite});
+  home->set_gate(id, Gate::kSecondary);
+  home->close_image(third);
+  CHECK(records() == all);
+}
+
 TEST_CASE("new epochs: after an unclean stop, and after a lost peer") {
   VolumeHome home;
   ObjectId id = home.create("a");
@@ -214,8 +252,8 @@ TEST_CASE("new epochs: after an unclean stop, and after a lost peer") {
   home.write(*image, 0, "3");
   REQUIRE(home->group(id)->history.size() == 2);
   CHECK(home->group(id)->history[1].cause == EpochCause::kPeerLost);
-  CHECK(home->group(id)->history[1].parent.seq == 1);
-  CHECK(home->durable_position(id).seq == 4);
+  CHECK(home->group(id)->history[1].parent.seq == 2);  // that it is open for writing, and a write
+  CHECK(home->durable_position(id).seq == 5);
   image.reset();
   home.lose_power_and_open();
   image = home.open_path("a");

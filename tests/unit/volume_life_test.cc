@@ -25,7 +25,7 @@ TEST_CASE("what was written is read, before and after it is applied") {
   CHECK(home.stored("disk.img").substr(5, 5) == "hello");
   CHECK(home.read(*image, (1 << 20) - 2, 10) == std::string("\0\0far", 5));
   CHECK(home->usage().unapplied_bytes == 0);
-  home->close_image(image, true, true);
+  home->close_image(image);
 }
 
 TEST_CASE("whoever changes an image's attributes, or makes it once more, is told what it takes up now") {
@@ -45,7 +45,7 @@ TEST_CASE("whoever changes an image's attributes, or makes it once more, is told
   SUBCASE("in the store") { home.apply_all(); }
   CHECK(home->set_attributes({}, made->object, times)->stat.allocated >= 8192);
   CHECK(home->set_attributes({}, made->object, {})->stat.allocated >= 8192);
-  home->close_image(image, true, true);
+  home->close_image(image);
   home.kill_and_open(arguments);
   auto again = home->create({{connection, 10}, true}, kRootObject, "disk", 0600);
   REQUIRE(again);

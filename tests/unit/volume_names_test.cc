@@ -80,10 +80,10 @@ TEST_CASE("an unlinked image lives until its last close") {
   home.write(*first, 4, "more");
   home.apply_all();
   CHECK(home.read(*second, 0, 100) == "textmore");
-  home->close_image(first, true, true);
+  home->close_image(first);
   CHECK(home->attributes(id));
   SUBCASE("closed") {
-    home->close_image(second, false, false);
+    home->close_image(second);
     CHECK(errno_of(home->attributes(id)) == ENOENT);
   }
   SUBCASE("orphaned by the daemon's death") {
@@ -121,7 +121,7 @@ TEST_CASE("a request that comes again gets the first answer") {
     for (int i = 0; i < 3; ++i) {
       auto image = home.open_path("b");
       home.write(*image, 0, "x");
-      home->close_image(image, true, true);
+      home->close_image(image);
       home.apply_all();
       home.kill_and_open(arguments);
     }
@@ -153,7 +153,7 @@ TEST_CASE("a request that waits for its answer is known again, however much othe
     REQUIRE(home->write(*image, caller(11), 0, as_bytes("once"), Placed::kAtEnd));
     for (std::uint64_t unique = 12; unique < 12 + 20'000; ++unique)
       REQUIRE(home->write(*image, caller(unique), 0, as_bytes("o")));
-    home->close_image(image, true, true);
+    home->close_image(image);
   }
   // The records are behind the checkpoint; the second death finds only what the first daemon was told.
   for (int i = 0; i < 2; ++i) {
@@ -166,7 +166,7 @@ TEST_CASE("a request that waits for its answer is known again, however much othe
   auto image = home.open_path("log");
   REQUIRE(home->write(*image, caller(11, true), 0, as_bytes("once"), Placed::kAtEnd));
   CHECK(home.read(*image, 0, 100) == "once");
-  home->close_image(image, true, true);
+  home->close_image(image);
 }
 
 TEST_CASE("changes that the store refuses are made later") {

@@ -26,7 +26,7 @@ TEST_CASE("threads write, read, flush and truncate while the journal wraps and i
     options.journal.size_max = 8u << 20;
     options.apply_after_ns = 20'000'000;
     options.sync_interval_ns = 10'000'000;
-    REQUIRE(Volume::create(*store, *journal, options));
+    REQUIRE(Volume::create(*store, *journal, system_clock(), options));
     constexpr std::uint64_t kBlockSize = 4096, kBlocks = 64;
     constexpr int kThreads = 4, kRounds = 1500;
     std::vector<std::vector<std::uint64_t>> model(kThreads, std::vector<std::uint64_t>(kBlocks));
@@ -80,8 +80,8 @@ TEST_CASE("threads write, read, flush and truncate while the journal wraps and i
                 (void)volume.set_attributes({}, other, {.set = {}, .size = random.below(100'000)});
               if (random.one_in(20)) (void)volume.write(*shrinking, {}, random.below(90'000), block);
             }
-            volume.close_image(image, true, true);
-            volume.close_image(shrinking, true, true);
+            volume.close_image(image);
+            volume.close_image(shrinking);
           });
         }
         for (std::thread& thread : threads) thread.join();

@@ -35,7 +35,7 @@ VolumeClient::Handle* VolumeClient::open(ObjectId object) {
 void VolumeClient::close(ObjectId object) {
   auto entry = handles_.find(object);
   if (entry == handles_.end()) return;
-  volume_->close_image(entry->second.image, true, entry->second.wrote);
+  volume_->close_image(entry->second.image);
   handles_.erase(entry);
 }
 
@@ -283,7 +283,7 @@ void VolumeClient::observe_directory(ObjectId directory, ModelState& out) {
       SIM_CHECK(size && *size == bytes.size() && bytes.size() % kCell == 0,
                 "read \"{}\" of {} bytes: {}", entry.name, bytes.size(),
                 size ? fmt::format("{} bytes", *size) : size.error().message);
-      volume_->close_image(*image, false, false);
+      volume_->close_image(*image);
       object.cells.resize(bytes.size() / kCell);
       for (std::uint64_t i = 0; i < object.cells.size(); ++i) {
         auto mark = read_mark(bytes.data() + i * kCell, i);
