@@ -49,7 +49,7 @@ Result<std::vector<BaseObject>> Volume::base_names() {
     }
   }
   for (const auto& [id, inode] : v.tree_.objects())
-    if (inode->image && !inode->parent) add(*inode);
+    if (inode->image && !inode->parent && !inode->dropped.load()) add(*inode);
   return objects;
 }
 

@@ -88,6 +88,18 @@ void Volume::Impl::finish_flush(VolumeGroup& group, Lsn through, std::function<v
   flush->ended(journal_->sync_through(through));
 }
 
+tl::unexpected<Error> Volume::Impl::given_up() {
+  return fail(ErrorKind::kIo, EIO, "the image was given up since it was opened; what was in it is kept");
+}
+
+// How far the journal has to be durable to answer a flush of a closed group; kWouldWait: it is to be opened first.
+Result<Lsn> Volume::Impl::flush_of_closed(VolumeGroup& group) {
+  const Lsn through = group.last_change.load(std::memory_order_acquire);
+  if (through <= life_began_) return through;  // nobody whom this mount serves has changed it
+  if (group.gate.load() == Gate::kInconsistent) return given_up();
+  return pass(closed_gate(group.id, Gate::kSuspended));
+}
+
 // What is flushed here and not on a peer that was counted lost belongs to a new epoch, so a flush waits for that
 // epoch's room in the journal. The applier makes it: it needs no flush, and nothing from the peers that are away.
 void Volume::Impl::flush_image(Volume& volume, std::shared_ptr<Inode> inode, const Caller& caller,
@@ -96,6 +108,11 @@ void Volume::Impl::flush_image(Volume& volume, std::shared_ptr<Inode> inode, con
   if (group.flushed() && journal_->durable_lsn() >= group.last_change.load()) return done({});
   Result<Lsn> through = 0;
   for (;;) {
+    if (is_closed(group)) {
+      through = flush_of_closed(group);
+      if (through) return done(journal_->sync_through(*through));
+      break;
+    }
     // A peer may be counted lost at any moment.
     const std::uint32_t events = epoch_events_.load();
     if (group.epoch_events.load() != events) {
@@ -128,7 +145,10 @@ void Volume::flush_names(const Caller& caller, std::function<void(Result<>)> don
   VolumeGroup& group = v.names_;
   if (group.flushed() && v.journal_->durable_lsn() >= group.last_change.load()) return done({});
   Result<Lsn> through = 0;
-  {
+  if (v.is_closed(group)) {
+    through = v.flush_of_closed(group);
+    if (through) return done(v.journal_->sync_through(*through));
+  } else {
     auto lock = v.lock_names();
     if (!lock) return done(Impl::unknown_outcome(lock.error()));
     for (;;) {

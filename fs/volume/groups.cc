@@ -62,7 +62,7 @@ std::vector<GroupState> Volume::groups() {
   {
     std::shared_lock lock(v.names_mutex_);
     for (const auto& [id, inode] : v.tree_.objects())
-      if (inode->image) images.push_back(inode);
+      if (inode->image && !inode->dropped.load()) images.push_back(inode);
   }
   std::vector<GroupState> states;
   states.reserve(images.size() + 1);
@@ -161,8 +161,14 @@ Activity Volume::activity(GroupId id) {
   if (alive) {
     activity.in_flight = alive->image->lock.held();
     activity.open_writer = alive->image->writers.load() != 0;
+    bool open = false;
+    {
+      std::lock_guard open_lock(alive->image->open_mutex);
+      open = alive->image->opens != 0;
+    }
+    // Of one that is closed nobody would ever flush it; who takes it has all of it.
     std::lock_guard lock(group->mutex);
-    activity.unflushed = group->owner == v.node_ && !group->flushed();
+    activity.unflushed = open && group->owner == v.node_ && !group->flushed();
   }
   return activity;  // the name space is never active
 }
@@ -174,23 +180,28 @@ void Volume::begin_epochs(EpochCause cause) {
   impl_->epoch_events_.fetch_add(1);
 }
 
-Result<> Volume::begin_epoch_if_due(GroupId id) {
+Result<bool> Volume::begin_epoch_if_due(GroupId id) {
   Impl& v = *impl_;
-  return v.with_group_locked(id,
-                             [&](VolumeGroup& group) { return v.begin_epoch_locked(group); });
+  return v.with_group_locked(id, [&](VolumeGroup& group) -> Result<bool> {
+    if (!v.is_closed(group)) VMFS_TRY(v.begin_epoch_locked(group));
+    return group.epoch_events.load() == v.epoch_events_.load();
+  });
+}
+
+// Nothing may be added to it, not even an epoch: who owns it is yet to be found out, or it is about to be given up.
+// A record more, and what would have been settled by itself is a split brain.
+bool Volume::Impl::is_closed(VolumeGroup& group) {
+  const Gate gate = group.gate.load(std::memory_order_acquire);
+  return gate == Gate::kSuspended || gate == Gate::kInconsistent;
 }
 
 Result<> Volume::go_on_alone(GroupId id) {
   Impl& v = *impl_;
   Result<Lsn> end = v.with_group_locked(id, [&](VolumeGroup& group) -> Result<Lsn> {
+    if (group.gate.load() == Gate::kInconsistent) return v.given_up();
+    if (v.is_closed(group)) return fail(ErrorKind::kWouldWait, EAGAIN);
     VMFS_TRY(v.begin_epoch_locked(group));
-    bool used = true;
-    {
-      std::lock_guard lock(group.mutex);
-      if (group.owner == v.node_ && !group.history.empty())
-        used = v.position_of(group).seq > group.history.back().parent.seq + 1;
-    }
-    if (used) return 0;
+    if (!v.epoch_unused(group)) return group.last_record.load();
     return v.append_flush_record(group, {});
   });
   if (!end) return pass(std::move(end.error()));
@@ -276,7 +287,7 @@ Result<Lsn> Volume::Impl::release_locked(VolumeGroup& group, NodeId taker, Gate 
   {
     std::lock_guard lock(group.mutex);
     if (group.owner != node_) {
-      group.gate.store(Gate::kSecondary);
+      group.gate.store(before == Gate::kOpen || before == Gate::kFrozen ? Gate::kSecondary : before);
       return fail(ErrorKind::kRefused, EROFS, fmt::format("group {} is not owned here", group.id));
     }
   }

@@ -81,7 +81,7 @@ void Volume::Impl::end_writing(Object& handle) {
   std::lock_guard open_lock(image.open_mutex);
   if (!handle.wrote.exchange(false) || image.writers.fetch_sub(1) != 1) return;
   if (handle.inode->deleted.load() || group.gate.load(std::memory_order_acquire) != Gate::kOpen ||
-      group.epoch_events.load() != epoch_events_.load())
+      group.epoch_events.load() != epoch_events_.load() || epoch_unused(group))
     return;
   if (auto noted = append_moment(group, RecordType::kClose); !noted)
     log_debug("the closing of {} is not in the journal: {}", handle.inode->id, noted.error().message);

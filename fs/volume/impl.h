@@ -317,6 +317,8 @@ struct Volume::Impl {
 
   // Groups were settled or suspended since the state was saved: see GroupState::suspended.
   std::atomic<bool> settling_unsaved_{false};
+  // Where the journal ended when it was opened; 0: a mount goes on whose programs have made changes below.
+  Lsn life_began_ = 0;
   std::atomic<std::uint32_t> epoch_events_{0};
   std::atomic<EpochCause> epoch_cause_{EpochCause::kUncleanStop};
 
@@ -324,6 +326,7 @@ struct Volume::Impl {
   Position position_of(VolumeGroup& group);
   void restore(VolumeGroup& group, const GroupState& state);
   Gate resting_gate(VolumeGroup& group, bool suspended);
+  bool is_closed(VolumeGroup& group);
   Result<> begin_epoch_locked(VolumeGroup& group);
   // With the group's own lock held exclusively. Durable on return.
   Result<Lsn> append_epoch(VolumeGroup& group, RecordType type, EpochCause cause);
@@ -352,6 +355,8 @@ struct Volume::Impl {
   bool flush_needs(const Error& error) const { return hooks_ || error.kind != ErrorKind::kWouldWait; }
   Result<Lsn> append_flush(VolumeGroup& group, const Caller& caller);
   // Its end. kWouldWait: the journal is full.
+  static tl::unexpected<Error> given_up();
+  Result<Lsn> flush_of_closed(VolumeGroup& group);
   Result<Lsn> append_flush_record(VolumeGroup& group, const Caller& caller);
   void finish_flush(VolumeGroup& group, Lsn through, std::function<void(Result<>)> done);
 

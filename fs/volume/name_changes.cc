@@ -268,7 +268,9 @@ Result<> Volume::Impl::apply_name_record(const RecordHeader& header, ByteView pa
       return {};
     }
     case RecordType::kBaseEnd:
-      return finish_base_names(to_memory);
+      // Redo may begin behind the copy's beginning: then its end was made in the store, or the state would still
+      // name the beginning.
+      return base_names_from_ ? finish_base_names(to_memory) : Result<>{};
     default:
       return {};  // moments and ownership: nothing in the store
   }

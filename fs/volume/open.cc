@@ -47,6 +47,7 @@ Result<std::unique_ptr<Volume>> Volume::open(Disk& store, Disk& journal, Clock& 
   how.quick = continues;
   VMFS_ASSIGN(impl->journal_, Journal::open(journal, clock, options.journal, how));
   VMFS_TRY(impl->recover(state, arguments));
+  if (!continues) impl->life_began_ = impl->journal_->written_lsn();
   Impl* raw_impl = impl.get();
   impl->journal_->on_space([raw_impl] {
     raw_impl->space_events_.fetch_add(1, std::memory_order_acq_rel);
@@ -57,10 +58,13 @@ Result<std::unique_ptr<Volume>> Volume::open(Disk& store, Disk& journal, Clock& 
 
 Result<> Volume::close() {
   Impl& v = *impl_;
-  // What is due before the next change must not be forgotten with the process.
+  // What is due before the next change must not be forgotten with the process. (Groups that are closed stay as they
+  // are: the next start is to begin their epochs as if this one had not ended well.)
+  bool all_begun = true;
   for (const GroupState& state : groups()) {
     if (state.owner != v.node_) continue;
-    VMFS_TRY(begin_epoch_if_due(state.id));
+    VMFS_ASSIGN(bool begun, begin_epoch_if_due(state.id));
+    all_begun = all_begun && begun;
   }
   if (v.first_pending_.load() != 0) {
     VMFS_TRY(v.journal_->sync_through(v.journal_->written_lsn()));
@@ -83,7 +87,7 @@ Result<> Volume::close() {
   VMFS_TRY(v.start_pass());
   v.pass_.active = false;
   v.applied_through_ = v.pass_.through;
-  v.clean_ = true;
+  v.clean_ = all_begun;
   return v.checkpoint_locked();
 }
 

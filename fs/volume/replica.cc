@@ -76,7 +76,9 @@ Result<> Volume::Impl::check_received(const ReceivedRecord& record,
   if (header.type == RecordType::kWrite && header.extent != header.payload_size)
     return protocol(header, "its payload is not as long as its extent");
   const std::uint64_t most = std::uint64_t{1} << 62;
-  if (header.offset > most || header.extent > most - std::min(most, header.offset))
+  // (Of a truncation both are sizes: the new one and the one before.)
+  const std::uint64_t begin = header.type == RecordType::kTruncate ? 0 : header.offset;
+  if (header.offset > most || header.extent > most - std::min(most, begin))
     return protocol(header, "its range is beyond any image");
 
   GroupId id{header.group};

@@ -217,8 +217,8 @@ class Volume {
   Result<Lsn> take(GroupId group, EpochCause cause, Gate gate = Gate::kOpen, std::optional<Position> decided_at = {});
   // A peer was counted lost: the next change of every group owned here begins with a durable kEpoch.
   void begin_epochs(EpochCause cause);
-  // Begins it now for this group if one is due. Durable on return.
-  Result<> begin_epoch_if_due(GroupId group);
+  // Begins it now for this group if one is due. Durable on return. False: it is due still, as the group is closed.
+  Result<bool> begin_epoch_if_due(GroupId group);
   // For a flush that is about to be acknowledged without the peer: begins the epoch if one is due, and sees
   // to it that the epoch has a record besides the one that begins it, so that whoever compares histories
   // later sees that this node went on in it. Durable on return. kNotFound: the group is gone.

@@ -1,6 +1,5 @@
 // What a person, or a cluster manager, asks of the node.
 #include <algorithm>
-#include <ctime>
 
 #include "fs/base/log.h"
 #include "net/node/impl.h"
@@ -8,19 +7,8 @@
 namespace vmfs {
 namespace {
 
-// A promote that has to wait for a peer's tail or for the token gives up after this; longer than one
-// ask, so that the ask's own reason is what the person reads.
-constexpr std::int64_t kCommandWait = 15'000'000'000;
-
-std::string time_text(std::int64_t wall_ns, std::int64_t now_ns) {
-  if (wall_ns == 0) return "never";
-  std::time_t seconds = wall_ns / 1'000'000'000;
-  std::tm parts{};
-  gmtime_r(&seconds, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts);
-  return fmt::format("{} ({} s ago)", text, std::max<std::int64_t>(0, now_ns - wall_ns) / 1'000'000'000);
-}
+// So long a peer may take to say that it gives its side of a split up.
+constexpr std::int64_t kResolveWait = 15'000'000'000;
 
 void unique(std::vector<GroupId>& groups) {
   std::sort(groups.begin(), groups.end());
@@ -36,153 +24,10 @@ std::string Node::Impl::shown(GroupId group) {
   return path.empty() ? options.mountpoint : options.mountpoint + "/" + path;
 }
 
-PromoteFacts Node::Impl::promote_facts(GroupId group, bool force) {
-  PromoteFacts facts;
-  auto state = volume.group(group);
-  facts.known = state && !state->history.empty();
-  facts.force = force;
-  if (!state) return facts;
-  facts.owned_here = state->owner == options.node;
-  facts.gate = volume.gate(group);
-  facts.inconsistent = state->inconsistent;
-  facts.split = state->split;
-  facts.taker_here = raw(state->owner) == 0 && state->taker == options.node;
-  if (Peer* taker = raw(state->owner) == 0 ? peer_by_id(state->taker) : nullptr; taker != nullptr && taker->stream)
-    facts.taker_connected = !taker->stream->sender.positions().stopped(group);
-  if (Peer* owner = peer_by_id(state->owner); owner != nullptr && owner->stream)
-    facts.owner_connected = !owner->stream->sender.positions().stopped(group);
-  facts.all_heard = all_heard();
-  facts.adopting = receiving(group);
-  facts.parted = parted(group);
-  return facts;
-}
-
-Error Node::Impl::disconnected_error(GroupId group) {
-  auto state = volume.group(group);
-  std::string text = fmt::format("{}: ", shown(group));
-  if (state && state->owner != options.node)
-    text += raw(state->owner) == 0
-                ? fmt::format("was released to {}, which has not taken it", name_of(state->taker))
-            : peer_by_id(state->owner) == nullptr
-                ? std::string("belongs to a node that was removed from the volume")
-                : fmt::format("belongs to {}, which is not connected", name_of(state->owner));
-  else
-    text += "was owned by this node before it stopped, and not every peer has been heard since";
-  bool all_in_sync = true;
-  for (const auto& peer : peers) {
-    if (peer->stream) continue;
-    all_in_sync &= peer->persisted.was_in_sync;
-    text += fmt::format("\n  {}: last contact {}, {} then", peer->info.name,
-                        time_text(peer->persisted.last_contact_wall_ns, clock.wall_ns()),
-                        peer->persisted.was_in_sync ? "in sync" : "not in sync");
-  }
-  text += options.settings.mode == ReplicationMode::kSync && all_in_sync
-              ? "\n  may be lost: what it acknowledged alone after that contact; nothing that was flushed "
-                "before"
-              : "\n  may be lost: whatever it wrote last, flushed or not, that did not arrive here";
-  text += "\n  it may still be alive, and may have gone on alone: then both sides change, and one of them "
-          "must be given up later";
-  text += fmt::format("\ntake it all the same, once the other node is surely down:\n  vmfs promote {} --force",
-                      options.mountpoint.empty() && group == kNameSpace ? "MOUNTPOINT" : shown(group));
-  return {ErrorKind::kRefused, EROFS, std::move(text)};
-}
-
-void Node::Impl::promote(std::vector<GroupId> groups, bool force, Done done) {
-  auto promotion = std::make_unique<Promotion>();
-  promotion->whole = groups.empty();
-  if (groups.empty())
-    for (const GroupState& state : volume.groups()) groups.push_back(state.id);
-  promotion->groups = {groups.begin(), groups.end()};
-  promotion->force = force;
-  promotion->deadline_ns = now() + kCommandWait;
-  promotion->done = std::move(done);
-  for (GroupId group : promotion->groups) promote_errors.erase(group);
-  promotions.push_back(std::move(promotion));
-  wake_at(now() + kCommandWait);
-  check_commands();
-}
-
 void Node::Impl::check_commands() {
   // Finished ones are called at the end: they may give new commands.
   std::vector<std::pair<Done, Result<std::string>>> finished;
-  for (auto& promotion : promotions) {
-    std::optional<Error> error;
-    std::vector<GroupId> pending(promotion->groups.begin(), promotion->groups.end());
-    for (GroupId group : pending) {
-      if (auto failed = promote_errors.find(group); failed != promote_errors.end()) {
-        error = Error{ErrorKind::kBusy, EBUSY, failed->second};
-        promote_errors.erase(failed);
-        break;
-      }
-      switch (answer_promote(promote_facts(group, promotion->force))) {
-        case PromoteAnswer::kDone: promotion->groups.erase(group); break;
-        case PromoteAnswer::kAsk: ask(group, promotion->force, false); break;
-        case PromoteAnswer::kWait: break;
-        case PromoteAnswer::kTakeForced:
-          if (taking.contains(group)) break;
-          for (const auto& peer : peers)
-            if (!peer->stream)
-              log_warning("{}: taken by force without having heard {} (last contact {})", shown(group),
-                          peer->info.name,
-                          time_text(peer->persisted.last_contact_wall_ns, clock.wall_ns()));
-          take(group, EpochCause::kForced, [this, group](Result<> result) {
-            if (!result && result.error().kind != ErrorKind::kWouldWait) promote_errors[group] = result.error().message;
-            poke();
-          });
-          break;
-        case PromoteAnswer::kRefuseDisconnected: error = disconnected_error(group); break;
-        case PromoteAnswer::kRefuseInconsistent:
-          error = Error{ErrorKind::kRefused, EROFS,
-                        fmt::format("{}: a copy is under way or was cut off: what is here is no state of "
-                                    "it; connect the peer that has it whole, and see vmfs status",
-                                    shown(group))};
-          break;
-        case PromoteAnswer::kRefuseSplit:
-          error = Error{ErrorKind::kRefused, EROFS,
-                        fmt::format("{}: is in split brain; choose a side: vmfs resolve {} --keep local|peer{}",
-                                    shown(group), shown(group),
-                                    volume.group(group)->owner == options.node
-                                        ? fmt::format("\ngo on with this side, and choose later:  vmfs promote {} --force",
-                                                      shown(group))
-                                        : std::string())};
-          break;
-        case PromoteAnswer::kRefuseParted:
-          error = Error{ErrorKind::kBusy, EBUSY,
-                        fmt::format("{}: follows the newer state of a connected peer; try again when "
-                                    "vmfs status shows it in sync",
-                                    shown(group))};
-          break;
-        case PromoteAnswer::kRefuseUnknown:
-          error = Error{ErrorKind::kRefused, EROFS,
-                        fmt::format("{}: this node has nothing of it yet", shown(group))};
-          break;
-      }
-      if (error) break;
-    }
-    // Only now, with the name space's last record here, are all images known.
-    if (!error && promotion->groups.empty() && promotion->whole) {
-      for (const GroupState& state : volume.groups())
-        if (answer_promote(promote_facts(state.id, promotion->force)) != PromoteAnswer::kDone)
-          promotion->groups.insert(state.id);
-      if (!promotion->groups.empty()) poke();
-    }
-    if (!error && !promotion->groups.empty() && now() >= promotion->deadline_ns)
-      error = Error{ErrorKind::kBusy, EBUSY,
-                    fmt::format("{}: could not be taken within 15 seconds; see vmfs status",
-                                shown(*promotion->groups.begin()))};
-    if (error)
-      finished.emplace_back(std::move(promotion->done), pass(std::move(*error)));
-    else if (promotion->groups.empty())
-      finished.emplace_back(std::move(promotion->done),
-                            !frozen.load() ? std::string()
-                                           : fmt::format("owned by this node; its writes are held until a peer is "
-                                                         "back (on-peer-loss = freeze)\n"
-                                                         "go on without:  vmfs set {} on-peer-loss=continue",
-                                                         shown(kNameSpace)));
-  }
-  std::erase_if(promotions, [](const auto& promotion) { return !promotion->done; });
-  if (promotions.empty()) promote_errors.clear();
-
+  check_promotions(finished);
   for (auto& resolution : resolutions) {
     std::erase_if(resolution->groups, [this](GroupId group) {
       auto state = volume.group(group);
@@ -274,7 +119,7 @@ void Node::Impl::demote(std::vector<GroupId> groups, bool force, Done done) {
   for (GroupId group : groups) {
     auto state = volume.group(group);
     if (!state || state->owner != options.node) continue;  // not ours: nothing to give
-    if (state->split || taker->stream->sender.positions().stopped(group)) {
+    if (state->split || !goes_to(*taker, group)) {
       if (all) continue;
       return done(fail(ErrorKind::kRefused, EBUSY,
                        fmt::format("{}: {} does not have it as it is here{}; see vmfs status", shown(group),
@@ -319,7 +164,7 @@ void Node::Impl::hand_over_all(std::int64_t deadline_ns, Done done) {
   for (const GroupState& state : volume.groups())
     if (state.owner == options.node && volume.gate(state.id) == Gate::kOpen && !state.split &&
         !releasing.contains(state.id) &&
-        (taker == nullptr || !taker->stream->sender.positions().stopped(state.id)))
+        (taker == nullptr || goes_to(*taker, state.id)))
       groups.push_back(state.id);
   if (groups.empty()) return done(std::string("nothing to hand over"));
   if (taker == nullptr)
@@ -379,7 +224,7 @@ void Node::Impl::resolve(std::vector<GroupId> groups, bool keep_local, Done done
   unique(groups);
   if (groups.empty()) return done(std::string("nothing is in split brain"));
   auto resolution = std::make_unique<Resolution>();
-  resolution->deadline_ns = now() + kCommandWait;
+  resolution->deadline_ns = now() + kResolveWait;
   for (GroupId group : groups) {
     auto state = volume.group(group);
     if (!state || !state->split)
@@ -405,7 +250,7 @@ void Node::Impl::resolve(std::vector<GroupId> groups, bool keep_local, Done done
       });
   resolution->done = std::move(done);
   resolutions.push_back(std::move(resolution));
-  wake_at(now() + kCommandWait);
+  wake_at(now() + kResolveWait);
   poke();
 }
 
@@ -436,8 +281,8 @@ void Node::Impl::remove_peer(NodeId id, Done done) {
   end_splits_of_nobody();
   log_notice("{}: removed from the volume", name);
   if (callbacks.peer_removed) callbacks.peer_removed(id);
-  update_counting();
   freeze_or_thaw();
+  update_counting();
   check_flushes();
   poke();
   done(fmt::format("{} is no peer any more", name));
@@ -473,8 +318,8 @@ void Node::Impl::take_settings(const VolumeSettings& settings) {
       update_sync(*peer);
     }
   }
-  update_counting();
   freeze_or_thaw();
+  update_counting();
   pump_all();
   check_flushes();
   volume.resume_writes();

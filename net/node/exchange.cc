@@ -122,6 +122,7 @@ void Node::Impl::compare_all(Peer& peer) {
   peer.audit.clear();
   for (const GroupState& state : volume.groups()) peer.audit.push_back(state.id);
   peer.audit_lsn = volume.journal().written_lsn();
+  end_splits_of_nobody();
   update_sync(peer);
   pump_all();
   // Whatever waited for the owner to be reachable.
@@ -171,7 +172,7 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition& lo
       } else {
         peer.courses.erase(group);
       }
-      if (auto state = volume.group(group); state && state->split) mark_split(group, false);
+      if (auto state = volume.group(group); state && state->split && !split_elsewhere) mark_split(group, false);
       return;
     case Course::kFollow:
     case Course::kWaitFollow:
@@ -218,6 +219,10 @@ void Node::Impl::give_way(GroupId group, const Peer& peer) {
               "owner now",
               shown(group), peer.info.name);
   volume.set_gate(group, Gate::kSuspended);
+  (void)volume.final_position(group);  // who came through the gate before has ended
+  // Should the link be lost before those have come, it is not this node's again by that.
+  unsettled.insert(group);
+  must_hear.insert(group);
   if (callbacks.expire_write_handles) callbacks.expire_write_handles(group);
   volume.reopen(group);
 }
@@ -233,6 +238,7 @@ void Node::Impl::regain(GroupId group, const Peer& peer) {
               "changed again",
               shown(group), peer.info.name);
   volume.set_gate(group, Gate::kSuspended);
+  (void)volume.final_position(group);
   unsettled.insert(group);
   must_hear.insert(group);
 }
@@ -254,8 +260,10 @@ void Node::Impl::audit(Peer& peer) {
   for (GroupId group : groups) {
     if (positions.knows(group)) continue;
     auto state = volume.group(group);
-    if (!state || state->owner != options.node || state->inconsistent || state->history.empty())
-      continue;
+    if (!state || state->inconsistent || state->history.empty()) continue;
+    // Its owner sends it; if that is nobody who could, whoever has it.
+    const bool anothers = state->owner != options.node && state->owner != peer.info.id && peer_by_id(state->owner) != nullptr;
+    if (anothers) continue;
     needs_copy(peer, group, "the peer has never had it");
   }
   // Nothing else may be on its way that would begin it.

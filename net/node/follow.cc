@@ -80,6 +80,17 @@ void Node::Impl::close_to_follow(GroupId group) {
   closed_to_follow.try_emplace(group, gate == Gate::kOpen || gate == Gate::kFrozen);
   volume.set_gate(group, Gate::kInconsistent);
   if (callbacks.expire_write_handles) callbacks.expire_write_handles(group);
+  // Nor is it acknowledged that any of it is safe.
+  std::vector<std::function<void(Result<>)>> given_up;
+  for (auto it = flush_waits.begin(); it != flush_waits.end();) {
+    if (it->second.group != group) {
+      ++it;
+      continue;
+    }
+    given_up.push_back(std::move(it->second.done));
+    it = flush_waits.erase(it);
+  }
+  for (auto& done : given_up) done(fail(ErrorKind::kIo, EIO, "what was to be flushed is given up, and kept"));
 }
 
 // It was not replaced after all. If that is `settled`, the group is as open as it was before; otherwise who may
@@ -94,9 +105,10 @@ void Node::Impl::stop_following(GroupId group, bool settled) {
   if (state->owner != options.node) {
     volume.change_gate(group, Gate::kInconsistent, Gate::kSecondary);
   } else if (!settled || !was_open || !volume.change_gate(group, Gate::kInconsistent, idle_gate())) {
-    volume.change_gate(group, Gate::kInconsistent, Gate::kSuspended);
-    unsettled.insert(group);
-    if (!settled) must_hear.insert(group);
+    if (volume.change_gate(group, Gate::kInconsistent, Gate::kSuspended)) {
+      unsettled.insert(group);
+      if (!settled) must_hear.insert(group);
+    }
   }
   volume.reopen(group);
 }
@@ -285,11 +297,18 @@ void Node::Impl::mark_split(GroupId group, bool split) {
       });
 }
 
-// The other side of a split has been removed from the volume: this one is all there is.
+// The other side of a split has been removed from the volume: this one is all there is. (Another node whose histories
+// have been compared would say so if it were that side.)
 void Node::Impl::end_splits_of_nobody() {
-  if (!peers.empty()) return;
+  if (std::any_of(peers.begin(), peers.end(), [](const auto& peer) { return !peer->stream; })) return;
   for (const GroupState& state : volume.groups()) {
     if (!state.split) continue;
+    bool still = false;
+    for (auto& peer : peers)
+      if (GroupCourse* found = course(*peer, state.id); found != nullptr && found->course == Course::kSplit) still = true;
+    if (still) continue;
+    for (auto& peer : peers)
+      if (!peer->stream->sender.positions().knows(state.id)) peer->audit.push_back(state.id);
     log_notice("{}: its other side has been removed from the volume: this one survives", shown(state.id));
     mark_split(state.id, false);
     if (state.owner != options.node) continue;

@@ -7,7 +7,8 @@
 //   follow.cc      giving up a branch, copies, split brain
 //   removed.cc     images that a peer has removed: what only this node has of them
 //   tokens.cc      asking for, giving and taking ownership
-//   commands.cc    promote, demote, resolve, peers, settings
+//   promote.cc     promote
+//   commands.cc    demote, resolve, hand over, peers, settings, waiting for a state
 //   status.cc      what a person sees
 #pragma once
 
@@ -132,6 +133,11 @@ struct Promotion {
   bool force = false;
   std::int64_t deadline_ns = 0;
   Node::Done done;
+  // What came of those that could not be taken: the first's error, the names of some others, their number.
+  std::set<GroupId> refused;
+  std::optional<Error> error;
+  std::string others;
+  std::uint64_t also_refused = 0;
 };
 
 struct Resolution {
@@ -229,7 +235,7 @@ struct Node::Impl final : Volume::Observer {
   PeerSync standing_of(Peer& peer);
   void peer_lost(Peer& peer, const std::string& why);
   void check_flushes();
-  std::optional<Lsn> confirmed_through(GroupId group);
+  std::optional<Lsn> confirmed_through(GroupId group, Lsn lsn);
   bool parting(const Peer& peer);
   void complete_alone(std::multimap<Lsn, FlushWait> waits);
   void update_counting();
@@ -239,6 +245,8 @@ struct Node::Impl final : Volume::Observer {
   // Of a group that is owned here and settled.
   Gate idle_gate() const { return frozen.load() ? Gate::kFrozen : Gate::kOpen; }
   Peer* best_peer();
+  // Whether the peer, which is connected, gets this group's records as they come.
+  static bool goes_to(Peer& peer, GroupId group);
 
   // --- follow.cc
   void start_follows(Peer& peer);
@@ -285,8 +293,14 @@ struct Node::Impl final : Volume::Observer {
   bool active(GroupId group);
   std::int64_t taker_lag(Peer& peer);
 
-  // --- commands.cc
+  // --- promote.cc
   void promote(std::vector<GroupId> groups, bool force, Done done);
+  Result<bool> step_to_promote(GroupId group, bool force);
+  void check_promotions(std::vector<std::pair<Done, Result<std::string>>>& finished);
+  PromoteFacts promote_facts(GroupId group, bool force);
+  Error disconnected_error(GroupId group);
+
+  // --- commands.cc
   void demote(std::vector<GroupId> groups, bool force, Done done);
   void resolve(std::vector<GroupId> groups, bool keep_local, Done done);
   void remove_peer(NodeId peer, Done done);
@@ -294,8 +308,6 @@ struct Node::Impl final : Volume::Observer {
   void take_settings(const VolumeSettings& settings);
   void hand_over_all(std::int64_t deadline_ns, Done done);
   void check_commands();
-  PromoteFacts promote_facts(GroupId group, bool force);
-  Error disconnected_error(GroupId group);
   std::string shown(GroupId group);
   std::optional<Result<std::string>> evaluate(const WaitFor& wait);
 

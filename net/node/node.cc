@@ -195,6 +195,7 @@ void Node::Impl::start() {
     update_counting();
     freeze_or_thaw();
   }
+  end_splits_of_nobody();
   poke();
   tick();
 }

@@ -236,12 +236,11 @@ void Node::Impl::update_sync(Peer& peer) {
     volume.begin_epochs(EpochCause::kPeerLost);
     alone_from = volume.journal().written_lsn();
   }
-  if (peer.counts != counted) update_counting();
-  if (peer.sync == before) {
-    // Both may say "full copy" for reasons of their own.
-    if (peer.counts != counted) freeze_or_thaw();
-    return;
+  if (peer.counts != counted) {
+    freeze_or_thaw();
+    update_counting();
   }
+  if (peer.sync == before) return;
   if (peer.sync == PeerSync::kInSync) peer.back_off.useful();
   log_notice("{}: {}", peer.info.name, to_string(peer.sync));
   // What it was when it was lost is what a person asks for later.
@@ -263,14 +262,16 @@ void Node::Impl::update_sync(Peer& peer) {
 bool Node::Impl::parting(const Peer& peer) {
   for (const auto& [group, found] : peer.courses) {
     if (found.course == Course::kSplit) continue;
-    if (found.course != Course::kReceive) return true;
     auto state = volume.group(group);
-    if (state && (state->seq < found.until.seq || state->inconsistent)) return true;
+    if (!state) continue;  // removed meanwhile
+    if (found.course != Course::kReceive) return true;
+    if (state->seq < found.until.seq || state->inconsistent) return true;
   }
   return false;
 }
 
-// Whom flushes wait for, as other threads see it.
+// Whom flushes wait for, as other threads see it: whoever is not waited for any more is so after freeze_or_thaw(), or a
+// flush in between would neither wait nor be held.
 void Node::Impl::update_counting() {
   std::uint32_t number = 0;
   Lsn least = volume.journal().written_lsn();
@@ -296,8 +297,9 @@ void Node::Impl::check_flushes() {
   std::multimap<Lsn, FlushWait> alone;
   std::vector<std::function<void(Result<>)>> ready;
   for (auto it = flush_waits.begin(); it != flush_waits.end();) {
-    std::optional<Lsn> through = confirmed_through(it->second.group);
-    if (through ? *through < it->first : frozen.load()) {
+    std::optional<Lsn> through = confirmed_through(it->second.group, it->first);
+    // What is held on a branch that may be given up stays so though other groups go on.
+    if (through ? *through < it->first : frozen.load() || volume.gate(it->second.group) == Gate::kFrozen) {
       ++it;
       continue;
     }
@@ -311,14 +313,17 @@ void Node::Impl::check_flushes() {
   for (auto& done : ready) done({});
 }
 
-// What every peer that counts has of this group, as the mode demands; nothing: there is none.
-std::optional<Lsn> Node::Impl::confirmed_through(GroupId group) {
+// What every peer that counts has of this group, as the mode demands, for a flush of what ends at `lsn`; nothing: there
+// is none.
+std::optional<Lsn> Node::Impl::confirmed_through(GroupId group, Lsn lsn) {
   std::optional<Lsn> through;
   if (options.settings.mode == ReplicationMode::kAsync) return through;
   for (const auto& peer : peers) {
-    // A group that has parted from a peer's does not go there, however well the others do.
-    if (!peer->counts || !peer->stream || peer->stream->sender.positions().stopped(group)) continue;
-    const Sender& sender = peer->stream->sender;
+    if (!peer->counts || !peer->stream) continue;
+    Sender& sender = peer->stream->sender;
+    // A group that has parted from a peer's does not go there, however well the others do; nor one of which the peer
+    // has nothing, whose records are passed over.
+    if (sender.positions().stopped(group) || (!sender.positions().knows(group) && sender.position() >= lsn)) continue;
     Lsn has = options.settings.mode == ReplicationMode::kSync ? sender.durable() : sender.received();
     through = std::min(through.value_or(has), has);
   }
@@ -377,7 +382,9 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
                    state->seq >= found.until.seq;
     bool ours = found.course == Course::kPeerFollows || found.course == Course::kCopyToPeer ||
                 found.course == Course::kSplit;
-    if (state && !arrived && !ours) peer.heard = false;
+    if (!state || arrived || ours) continue;
+    peer.heard = false;
+    if (unsettled.contains(group)) must_hear.insert(group);
   }
   peer.stream.reset();
   persist(peer);
@@ -395,8 +402,8 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
   volume.begin_epochs(EpochCause::kPeerLost);
   alone_from = volume.journal().written_lsn();
   update_sync(peer);
-  update_counting();
   freeze_or_thaw();
+  update_counting();
   if (was_in_sync)
     log_warning("{}: lost while in sync ({}); {}", peer.info.name, why,
                 frozen.load() ? "writes are held until it is back (on-peer-loss = freeze)"
@@ -464,6 +471,11 @@ void Node::Impl::persist(Peer& peer) {
     peer.persisted.last_contact_wall_ns = clock.wall_ns();
   }
   volume.set_peer(peer.persisted);
+}
+
+bool Node::Impl::goes_to(Peer& peer, GroupId group) {
+  const StreamPosition& positions = peer.stream->sender.positions();
+  return positions.knows(group) && !positions.stopped(group);
 }
 
 Peer* Node::Impl::best_peer() {

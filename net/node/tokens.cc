@@ -34,6 +34,19 @@ void Node::Impl::on_group_changed(GroupId group, RecordType because) {
     log_notice("{}: the copy is complete here", shown(group));
     volume.reopen(group);
   }
+  // What this node has taken from somebody who never gave it to a peer, that peer gets now.
+  if (because == RecordType::kTaken && state->owner == options.node)
+    for (auto& peer : peers)
+      if (peer->stream && !peer->stream->sender.positions().knows(group)) peer->audit.push_back(group);
+  // Images that a copy of the names has brought, and of which there is nothing here: whoever has them learns of that.
+  if (because == RecordType::kBaseEnd && group == kNameSpace) {
+    std::vector<GroupPosition> empty;
+    for (const GroupState& each : volume.groups())
+      if (each.inconsistent && each.history.empty())
+        if (auto position = position_of(each.id)) empty.push_back(std::move(*position));
+    for (auto& peer : peers)
+      if (peer->stream && !empty.empty()) send_positions(*peer, empty, true);
+  }
   // A named taker always takes, whether or not whoever asked is still there.
   if (raw(state->owner) == 0 && state->taker == options.node) unsettled.insert(group);
   if (auto it = asking.find(group); it != asking.end()) {
@@ -47,7 +60,8 @@ bool Node::Impl::all_heard() const {
   return std::all_of(peers.begin(), peers.end(), [](const auto& peer) { return peer->heard; });
 }
 
-// What start-alone says: nobody waits any longer for who has not been heard. What that peer owns stays its own.
+// What start-alone says: nobody waits any longer for who has not been heard since the start. What that peer owns stays
+// its own, and what it was heard to have more of waits for it (must_hear).
 bool Node::Impl::may_go_on_alone() const {
   return !all_heard() && options.start_alone_after_ns > 0 && now() - started_ns >= options.start_alone_after_ns;
 }
@@ -81,7 +95,7 @@ void Node::Impl::settle() {
     bool mine = state->owner == options.node;
     bool named = raw(state->owner) == 0 && state->taker == options.node;
     SettleFacts facts;
-    facts.all_heard = heard || alone || (settled_once && !must_hear.contains(group));
+    facts.all_heard = heard || ((alone || settled_once) && !must_hear.contains(group));
     facts.adopting = receiving(group) || may_be_removed(group);
     facts.following = parted(group) || closed_to_follow.contains(group);
     facts.inconsistent = state->inconsistent;
@@ -91,7 +105,7 @@ void Node::Impl::settle() {
     } else if (!mine) {
       unsettled.erase(group);
       volume.reopen(group);
-    } else if (alone) {
+    } else if (alone && !settled_once) {
       take(group, EpochCause::kForced, [](Result<>) {});
     } else {
       const Gate gate = volume.gate(group), to = idle_gate();

@@ -255,7 +255,7 @@ bool ClusterWorld::write(std::size_t index, ObjectId object) {
     return false;
   }
   if (node.up() && handle.life == node.life)
-    node.volume->close_image(handle.image));
+    node.volume->close_image(handle.image);
   say("write {} of {} on {}: {}", write.number, image.name(), node.name,
       *done ? "ok" : done->error().message);
   if (*done) check_not_alone(index);

@@ -66,7 +66,9 @@ TEST_SUITE("node") {
   TEST_CASE("the first write on the other node brings the token over; a handle in use keeps it") {
     TwoNodes t(4);
     REQUIRE(ok(t.a().make("web.img")) == "");
-    REQUIRE(ok(t.a().write("web.img", 0, "from a")) == "");
+    auto guest = t.a().volume->open_image(t.a().group("web.img"), true);
+    REQUIRE(guest);
+    REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 0, as_bytes("from a"))) == "");
     // Not flushed: in use.
     t.cluster.run(kSecond);
     auto refused = t.b().write("web.img", 0, "from b");
@@ -74,6 +76,11 @@ TEST_SUITE("node") {
     CHECK(refused.error().number == EBUSY);
     REQUIRE(ok(t.a().flush("web.img")) == "");
     REQUIRE(ok(t.b().write("web.img", 0, "from b")) == "");
+    t.a().volume->close_image(*guest);
+    // Of one that nobody has open nobody would flush it.
+    REQUIRE(ok(t.a().write("web.img", 0, "a once more")) == "");
+    REQUIRE(ok(t.b().write("web.img", 0, "from b")) == "");
+    CHECK(t.b().read("web.img", 0, 11) == "from b more");
     REQUIRE(ok(t.b().flush("web.img")) == "");
     t.cluster.run(kSecond);
     CHECK(t.a().read("web.img", 0, 6) == "from b");

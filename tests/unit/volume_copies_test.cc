@@ -27,6 +27,32 @@ TEST_CASE("a second copy of the name space that a death interrupts removes nothi
   CHECK(b.stored("d/x") == "its bytes");
 }
 
+TEST_CASE("a state that was saved between the two ends of a copy of the names does not end another one") {
+  VolumeHome a(1, kA, false, true), b(2, kB, true, true);
+  a->set_gate(kNameSpace, Gate::kOpen);
+  a.write(*a.open_image(a.create("x")), 0, "its bytes");
+  join(a, b);
+  b.apply_all();
+  auto base = a->base_image(kNameSpace);
+  REQUIRE(base);
+  auto give = [&](RecordType type, Bytes payload) {
+    give_base(b, type, base->state, 0, payload);
+    publish(b);
+  };
+  give(RecordType::kBaseBegin, encode(BaseBegin{.whole = true, .ranges = {}, .history = base->state.history,
+                                                .stat = base->stat, .owner = base->state.owner,
+                                                .taker = base->state.taker}));
+  give(RecordType::kBaseData, encode(*a->base_names()));
+  // A pass goes as far as that; the state names the beginning still.
+  b.apply_all();
+  give(RecordType::kBaseEnd, {});
+  REQUIRE(b->checkpoint());
+  b.kill_and_open();
+  REQUIRE(b->resolve("x"));
+  b.apply_all();
+  CHECK(b.stored("x") == "its bytes");
+}
+
 TEST_CASE("what a failed sync took is put back as it is, also when received records wait to be shown") {
   VolumeHome a(1, kA, false, true), b(2, kB, true, true);
   a->set_gate(kNameSpace, Gate::kOpen);

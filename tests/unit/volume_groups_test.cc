@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <map>
 
-#include "fs/journal/record_reader.h"
 #include "tests/unit/volume_stream.h"
 
 namespace vmfs {
@@ -201,43 +200,6 @@ TEST_CASE("a taking that was decided on before the owner's next records came cha
   REQUIRE(b->take(id, EpochCause::kForced, Gate::kFrozen, before.position()));
   CHECK(b->group(id)->owner == kB);
   CHECK(b->gate(id) == Gate::kFrozen);
-}
-
-TEST_CASE("that an image is open for writing, and that nobody has it open any more, are records") {
-  VolumeHome home;
-  ObjectId id = home.create("a");
-  auto records = [&] {
-    std::vector<RecordType> out;
-    RecordReader reader(home->journal(), 0);
-    for (;;) {
-      auto record = reader.next(home->journal().written_lsn());
-      REQUIRE(record);
-      if (!*record) return out;
-      if ((*record)->header.group == raw(id)) out.push_back((*record)->header.type);
-    }
-  };
-  auto reads = home.open_image(id), first = home.open_image(id), second = home.open_image(id);
-  home.write(*first, 0, "1");
-  home.write(*second, 0, "2");
-  home->close_image(first);
-  home->close_image(reads);
-  const std::vector<RecordType> open{RecordType::kOpen, RecordType::kWrite, RecordType::kWrite};
-  CHECK(records() == open);
-  // Who goes on after a daemon's death had opened it before.
-  home.kill_and_open({.connection = ConnectionId{1}});
-  second = home->open_image(id, true, true).value();
-  home.write(*second, 0, "3");
-  home->close_image(second);
-  auto all = open;
-  all.insert(all.end(), {RecordType::kWrite, RecordType::kClose});
-  CHECK(records() == all);
-  // What may not be changed here is closed all the same, without a word.
-  auto third = home.open_image(id);
-  home.write(*third, 0, "4");
-  all.insert(all.end(), {RecordType::kOpen, RecordType::kWrite});
-  home->set_gate(id, Gate::kSecondary);
-  home->close_image(third);
-  CHECK(records() == all);
 }
 
 TEST_CASE("new epochs: after an unclean stop, and after a lost peer") {
