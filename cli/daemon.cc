@@ -230,9 +230,9 @@ void Daemon::stop_parts(bool hand_over) {
   listening_.reset();
   volume_->remove_observer(&names_watch_);
   front_.reset();
+  workers_.reset();  // they may call the node as long as they run
   volume_->set_hooks(nullptr);
   node_.reset();
-  workers_.reset();
 }
 
 int Daemon::serve() {

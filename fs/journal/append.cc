@@ -232,9 +232,10 @@ Result<> Journal::Impl::write_run(std::uint64_t first, std::uint64_t last) {
 }
 
 void Journal::Impl::publish_written(std::uint64_t new_tail, Lsn lsn) {
-  if (unsynced_since.load(std::memory_order_relaxed) == 0)
-    unsynced_since.store(clock.monotonic_ns(), std::memory_order_seq_cst);
   written.store(lsn, std::memory_order_seq_cst);
+  // In this order: a sync that ends now says 0, and then looks at `written`.
+  if (unsynced_since.load(std::memory_order_seq_cst) == 0)
+    unsynced_since.store(clock.monotonic_ns(), std::memory_order_seq_cst);
   // After `written`: a slot is used again only when its reservation is seen to be written.
   tail.store(new_tail, std::memory_order_seq_cst);
   if (sleepers.load(std::memory_order_seq_cst) > 0) {

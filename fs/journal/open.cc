@@ -76,6 +76,18 @@ Result<std::unique_ptr<Journal>> Journal::open(Disk& disk, Clock& clock,
 Result<> Journal::Impl::adopt(JournalFiles& files, FoundLog& log) {
   // First, because rewriting needs one of their names.
   for (const std::string& name : files.unfinished) VMFS_TRY(disk.remove(name, "journal.open"));
+  // The disk may have no room for another file.
+  auto take_spare = [&]() -> Result<FreeFile> {
+    while (!files.spares.empty()) {
+      FreeFile spare{std::move(files.spares.back()), nullptr};
+      files.spares.pop_back();
+      VMFS_ASSIGN(spare.file, disk.open(spare.name, OpenMode::kReadWrite, "journal.open"));
+      VMFS_ASSIGN(FileStat stat, spare.file->stat("journal.open"));
+      if (stat.size == options.segment_size) return spare;
+      VMFS_TRY(disk.remove(spare.name, "journal.open"));
+    }
+    return FreeFile{};
+  };
   // What reads back well may be in memory only: a sync has failed, and neither that nor anything else could
   // be written down. Then another sync would succeed without it, so all that nobody claimed to be durable
   // is written again first.
@@ -95,9 +107,10 @@ Result<> Journal::Impl::adopt(JournalFiles& files, FoundLog& log) {
       set_sync_failed_marker(disk);
       files.sync_failed_marker = true;
     }
+    VMFS_ASSIGN(FreeFile spare, take_spare());
     VMFS_ASSIGN(RewrittenSegment again,
                 rewrite_segment(disk, options, {geometry, part.number, found.incarnation},
-                                *found.file, part.end, "journal.heal"));
+                                *found.file, part.end, "journal.heal", std::move(spare)));
     found.file = std::move(again.file);
     found.incarnation = again.incarnation;
     return {};

@@ -70,6 +70,9 @@ class File {
   // First offset >= `offset` that is in data (hole); nothing: none up to the end of the file.
   virtual Result<std::optional<std::uint64_t>> seek_data(std::uint64_t offset, Label) = 0;
   virtual Result<std::optional<std::uint64_t>> seek_hole(std::uint64_t offset, Label) = 0;
+  // Whether all of the range has blocks, written or only allocated, that no other file shares: writing there takes no
+  // more of the file system. False where that cannot be told.
+  virtual Result<bool> owns_blocks(std::uint64_t offset, std::uint64_t length, Label) = 0;
   // Makes this file share all extents of `source` (FICLONE); kUnsupported where the file system cannot.
   virtual Result<> clone_from(File& source, Label) = 0;
 };

@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "fs/base/check.h"
 
@@ -126,6 +128,32 @@ class PosixFile : public File {
         return fail_errno(errno, shown_, "cannot set times", label);
     }
     return {};
+  }
+
+  // Documentation/filesystems/fiemap.rst of the kernel.
+  Result<bool> owns_blocks(std::uint64_t offset, std::uint64_t length, Label label) override {
+    constexpr std::size_t kExtents = 32;
+    alignas(fiemap) std::byte space[sizeof(fiemap) + kExtents * sizeof(fiemap_extent)];
+    const std::uint64_t end = offset + length;
+    while (offset < end) {
+      std::memset(space, 0, sizeof space);
+      auto* map = reinterpret_cast<fiemap*>(space);
+      map->fm_start = offset;
+      map->fm_length = end - offset;
+      map->fm_extent_count = kExtents;
+      if (::ioctl(descriptor_.get(), FS_IOC_FIEMAP, map) != 0) {
+        if (errno == EOPNOTSUPP || errno == ENOTTY) return false;
+        return fail_at("cannot ask for the blocks", offset, end - offset, label);
+      }
+      if (map->fm_mapped_extents == 0) return false;
+      constexpr std::uint32_t kNoPlace = FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_SHARED;
+      for (std::uint32_t i = 0; i < map->fm_mapped_extents && offset < end; ++i) {
+        const fiemap_extent& extent = map->fm_extents[i];
+        if (extent.fe_logical > offset || (extent.fe_flags & kNoPlace) != 0) return false;
+        offset = extent.fe_logical + extent.fe_length;
+      }
+    }
+    return true;
   }
 
   Result<std::optional<std::uint64_t>> seek_data(std::uint64_t offset, Label label) override {

@@ -93,13 +93,21 @@ Result<std::vector<StoredObject>> Store::State::keep_copy(ObjectId object,
   }
 
   std::vector<StoredObject> made;
+  auto give_name = [&]() -> Result<> {
+    VMFS_ASSIGN(copy.parent, snapshot_directory(names, names.size() - 1, made));
+    return move(copy.object, copy.parent, copy.name);
+  };
   {
     std::unique_lock lock(names_mutex);
     tree.add(copy.object, kUnlinkedParent, "", FileType::kRegular);
     changed_objects.insert(copy.object);
     changed_directories.insert(kUnlinkedParent);
-    VMFS_ASSIGN(copy.parent, snapshot_directory(names, names.size() - 1, made));
-    VMFS_TRY(move(copy.object, copy.parent, copy.name));
+    if (Result<> named = give_name(); !named) {
+      tree.remove(copy.object);
+      changed_objects.erase(copy.object);
+      (void)disk.remove(path, "store.copy");
+      return pass(named.error());
+    }
   }
   made.push_back(std::move(copy));
   return made;

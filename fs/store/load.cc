@@ -101,6 +101,12 @@ Result<> Store::State::load_unlinked() {
     }
     VMFS_ASSIGN(std::optional<ObjectId> object, read_id(path));
     if (object) {
+      if (disk.get_tag(path, kSourceTag, "store.load")) {
+        // A copy that was to be kept, cut off before it had its name under .snapshots: it is made again.
+        VMFS_TRY(disk.remove(path, "store.load"));
+        changed_directories.insert(kUnlinkedParent);
+        continue;
+      }
       // Its name is its id. What the tag says instead would be looked for where nothing is.
       if (fmt::format("{}", *object) != entry.name) return damaged(disk, path, kIdTag, encode_id(*object));
       VMFS_TRY(load_entry(path, *object, kUnlinkedParent, ""));

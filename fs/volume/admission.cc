@@ -1,5 +1,6 @@
 // Whether a change may be made now: the group's gate, memory, and space in the store. What is
 // acknowledged must fit: the guest gets ENOSPC before, never after.
+#include "fs/journal/segment.h"
 #include "fs/volume/impl.h"
 #include "fs/volume/refusal.h"
 
@@ -80,7 +81,7 @@ std::uint64_t Volume::Impl::journal_growth(const DiskSpace& store) {
     return 0;
   }
   std::uint64_t segments = 0;
-  for (const DirectoryEntry& file : *files) segments += file.name.ends_with(".seg");
+  for (const DirectoryEntry& file : *files) segments += file.name.ends_with(".seg") || is_spare_name(file.name);
   std::uint64_t made = segments * options_.journal.segment_size;
   journal_complete_ = made >= options_.journal.size_max;
   return journal_complete_ ? 0 : options_.journal.size_max - made;
@@ -98,12 +99,8 @@ Result<> Volume::Impl::admit_closely(Inode* inode, std::uint64_t offset, std::ui
   if (inode && inode->image && bytes != 0) {
     auto file = store_->file(inode->id);
     if (file) {
-      auto data = (*file)->seek_data(offset, "store.admit");
-      auto hole = (*file)->seek_hole(offset, "store.admit");
-      auto stat = (*file)->stat("store.admit");
-      if (data && hole && stat && *data == offset &&
-          hole->value_or(stat->size) >= offset + bytes)  // none: data up to the file's end
-        return {};
+      auto owned = (*file)->owns_blocks(offset, bytes, "store.admit");
+      if (owned && *owned) return {};
     }
   }
   if (bytes == 0) return {};

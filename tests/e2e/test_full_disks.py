@@ -50,6 +50,35 @@ def problems(node):
 
 
 @case(seconds=60)
+def preallocated_image_on_a_full_store(scratch):
+    """An image whose blocks were all allocated in advance can be written though nothing is left for guests, and no other can."""
+    small = scratch.file_system("small", "xfs", "400M")
+    node = Node(small, "a").init(journal_size="32MiB").mount()
+    run("fallocate", "-l", "64M", node / "thick.img")
+    write_file(node / "thin.img", b"t" * 4096)
+    run("truncate", "-s", "64M", node / "thin.img")
+    # Applied, and so in the store.
+    wait_until(lambda: os.stat(node.stored("thick.img")).st_blocks * 512 >= 64 << 20, what="the blocks in the store")
+    hog = Hog(small)
+    # What vmfs needs for itself.
+    os.truncate(hog.path, os.path.getsize(hog.path) - (8 << 20))
+    content = os.urandom(16 << 20)
+    with open(node / "thick.img", "r+b", buffering=0) as image:
+        assert image.write(content) == len(content)
+        os.fsync(image.fileno())
+    try:
+        with open(node / "thin.img", "r+b", buffering=0) as image:
+            for place in range(1 << 20, 64 << 20, 1 << 20):
+                os.pwrite(image.fileno(), b"x" * (1 << 20), place)
+        raise AssertionError("a full disk took 63 MiB more")
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, error
+    hog.leave()
+    node.umount()
+    assert read_file(node.stored("thick.img"))[:16 << 20] == content
+
+
+@case(seconds=60)
 def store_fills_up(scratch):
     """By the guests themselves: ENOSPC for who writes more, and after a removal it goes on."""
     small = scratch.file_system("small", "xfs", "400M")

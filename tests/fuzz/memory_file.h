@@ -33,6 +33,7 @@ class MemoryFile : public File {
   Result<> set_attributes(const FileAttributes&, Label) override { return refuse(); }
   Result<std::optional<std::uint64_t>> seek_data(std::uint64_t, Label) override { return refuse(); }
   Result<std::optional<std::uint64_t>> seek_hole(std::uint64_t, Label) override { return refuse(); }
+  Result<bool> owns_blocks(std::uint64_t, std::uint64_t, Label) override { return refuse(); }
   Result<> clone_from(File&, Label) override { return refuse(); }
 
  private:

@@ -57,6 +57,33 @@ TEST_SUITE("posix disk") {
     CHECK(file->sync("test"));
   }
 
+  TEST_CASE("which ranges have blocks of their own is known, written or not") {
+    Scratch scratch;
+    auto file = scratch.disk->open("f", OpenMode::kCreate, "test");
+    REQUIRE(file);
+    auto owns = [&](std::uint64_t offset, std::uint64_t length) {
+      auto owned = (*file)->owns_blocks(offset, length, "test");
+      REQUIRE(owned);
+      return *owned;
+    };
+    REQUIRE((*file)->truncate(4 << 20, "test"));
+    if (!(*file)->allocate(1 << 20, 1 << 20, true, "test") || !owns(1 << 20, 1 << 20)) {
+      MESSAGE("the file system here does not tell");
+      return;
+    }
+    CHECK_FALSE(owns(0, 4096));
+    CHECK_FALSE(owns((1 << 20) - 4096, 8192));
+    CHECK_FALSE(owns((2 << 20) - 4096, 8192));
+    REQUIRE((*file)->write(Bytes(64 << 10, std::byte{1}), 0, "test"));
+    REQUIRE((*file)->sync("test"));
+    CHECK(owns(0, 64 << 10));
+    CHECK(owns(4096, 5000));
+    // What is in the page cache alone has none yet, as far as is known.
+    REQUIRE((*file)->punch_hole(1 << 20, 8192, "test"));
+    CHECK_FALSE(owns(1 << 20, 4096));
+    CHECK(owns((1 << 20) + 8192, 4096));
+  }
+
   TEST_CASE("the size that a file can have is known") {
     Scratch s;
     const std::uint64_t most = s.disk->space("test")->file_size_max;

@@ -184,6 +184,14 @@ Result<std::optional<std::uint64_t>> SimFile::seek_hole(std::uint64_t offset, La
   return std::optional<std::uint64_t>();
 }
 
+Result<bool> SimFile::owns_blocks(std::uint64_t offset, std::uint64_t length, Label label) {
+  SIM_FILE_BEFORE(Operation::kSeek);
+  const auto& pages = inode_->live.pages.map();
+  for (std::uint64_t page = offset / kPage; page * kPage < offset + length; ++page)
+    if (!pages.contains(page)) return false;
+  return true;
+}
+
 Result<> SimFile::clone_from(File& source, Label label) {
   SIM_FILE_BEFORE(Operation::kClone);
   auto* other = dynamic_cast<SimFile*>(&source);

@@ -27,6 +27,7 @@ class SimFile : public File {
   Result<> set_attributes(const FileAttributes&, Label) override;
   Result<std::optional<std::uint64_t>> seek_data(std::uint64_t offset, Label) override;
   Result<std::optional<std::uint64_t>> seek_hole(std::uint64_t offset, Label) override;
+  Result<bool> owns_blocks(std::uint64_t offset, std::uint64_t length, Label) override;
   Result<> clone_from(File& source, Label) override;
 
  private:
