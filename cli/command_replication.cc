@@ -102,7 +102,7 @@ void add_replication_commands(CommandLine& line) {
       .runs([arguments] { return report(list_peers(arguments->path)); });
   peer.add("remove", "Forget a node for good: it is refused from then on, and must join anew")
       .required("MOUNTPOINT", arguments->path, "where it is mounted")
-      .required("NODE", arguments->node, "its name or id")
+      .required("NODE", arguments->node, "its name, id or address")
       .runs([arguments] {
         return report(change({arguments->path}, {{"command", "peer-remove"}, {"node", arguments->node}}));
       });
