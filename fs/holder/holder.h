@@ -98,5 +98,8 @@ inline constexpr int kDaemonJournalDied = 74;  // counts as a crash; the next on
 // It reported why through DaemonLink::report_error, and has read no request. On a mount that clients use
 // already it is no crash: see HolderStatus::State::kStartFailed.
 inline constexpr int kDaemonStartFailed = 76;
+// The volume was unmounted, but could not be closed; it reported why in the same way. Nobody is served any more, so
+// the next one would not help anybody: HolderStatus::State::kGaveUp.
+inline constexpr int kDaemonNotClosed = 77;
 
 }  // namespace vmfs

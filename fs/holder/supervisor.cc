@@ -223,6 +223,8 @@ Result<bool> Supervisor::daemon_ended(int wait_status) {
   const int process = std::exchange(daemon_, 0);
   const bool exited = WIFEXITED(wait_status);
   if (exited && WEXITSTATUS(wait_status) == kDaemonUnmounted) return true;
+  if (exited && WEXITSTATUS(wait_status) == kDaemonNotClosed && ready_)
+    return pass(give_up(fmt::format("its volume could not be closed: {}", said_)));
   if (exited && WEXITSTATUS(wait_status) == kDaemonRestart && ready_) {
     log_notice("volume {}: the daemon has drained and is started again", options_.volume_name);
     own_program_ = false;  // there may be a better one by now
