@@ -86,7 +86,8 @@ Result<> Supervisor::prepare() {
   for (int signal : {SIGCHLD, SIGTERM, SIGINT, SIGHUP}) sigaddset(&watched, signal);
   ::sigprocmask(SIG_BLOCK, &watched, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
-  ::signal(SIGHUP, SIG_DFL);  // nohup(1) has it ignored, and what is ignored is not heard of
+  // nohup(1) has the one ignored and a script may the other, and what is ignored is not heard of.
+  for (int signal : {SIGHUP, SIGCHLD}) ::signal(signal, SIG_DFL);
   const int signals = ::signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signals < 0)
     return fail(ErrorKind::kIo, errno, fmt::format("signalfd: {}", strerror(errno)));
@@ -361,6 +362,8 @@ Result<> Supervisor::run() {
     detach_mount(mounted_);
     return prepared;
   }
+  // Of a mount that ended badly before, or of nobody: where there was none, an attempt in vain leaves none.
+  const bool was_lost = read_holder_status(options_.status_path).has_value();
   const auto leave = [&](Error error) -> Result<> {
     // Nothing may be left mounted that nobody serves.
     if (daemon_ != 0) {
@@ -371,7 +374,12 @@ Result<> Supervisor::run() {
     if (ever_ready_ && status_.state != HolderStatus::State::kGaveUp) error = give_up(error.message);
     abort_connection(mounted_);
     detach_mount(mounted_);
-    if (!ever_ready_ && !options_.status_path.empty()) ::unlink(options_.status_path.c_str());
+    if (!ever_ready_ && was_lost) {
+      status_.reason = error.message;
+      set_state(HolderStatus::State::kGaveUp);
+    } else if (!ever_ready_ && !options_.status_path.empty()) {
+      ::unlink(options_.status_path.c_str());
+    }
     return pass(std::move(error));
   };
   if (auto started = start_daemon(); !started) return leave(started.error());
