@@ -109,16 +109,18 @@ Result<> unmount_volume(const std::string& path, bool lazy) {
                 fmt::format("{} is not a mount point; it lies in {}", path, target.mountpoint));
   std::optional<HolderStatus> status;
   if (auto read = read_holder_status(holder_status_path(target.store))) status = *read;
+  const bool served = status && (holder_alive(*status) || daemon_alive(*status));
   VMFS_TRY(unmount_and_wait(target.mountpoint, status, lazy, kUnmountNs));
   if (lazy) return {};
-  // It takes its status with it when the store is complete.
-  if (auto left = read_holder_status(holder_status_path(target.store));
-      left && status && left->holder_pid == status->holder_pid && left->state == HolderStatus::State::kGaveUp)
-    return fail(ErrorKind::kIo, EIO,
-                fmt::format("{} is unmounted, but its store is not complete: {}\nnothing that was acknowledged is lost: "
-                            "it is in the journal; when that is mended:  vmfs recover {}",
-                            target.mountpoint, left->reason, target.store));
-  return {};
+  // Who ends well takes the status with it when the store is complete.
+  auto left = read_holder_status(holder_status_path(target.store));
+  if (!left || !served || left->holder_pid != status->holder_pid) return {};
+  return fail(ErrorKind::kIo, EIO,
+              fmt::format("{} is unmounted, but its store is not complete: {}\nnothing that was acknowledged is lost: "
+                          "it is in the journal; when that is mended:  vmfs recover {}",
+                          target.mountpoint,
+                          left->state == HolderStatus::State::kGaveUp ? left->reason : "its daemon could not close it",
+                          target.store));
 }
 
 Result<> restart_daemon(const std::string& path) {

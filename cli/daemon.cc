@@ -250,6 +250,8 @@ int Daemon::serve() {
         link_.report_error(closed.error().message);
         return kDaemonNotClosed;
       }
+      // Else it is the holder's to take its status with it.
+      if (!link_.holder_alive()) ::unlink(holder_status_path(arguments_.store).c_str());
       return kDaemonUnmounted;
     }
     case Front::End::kDrained:
