@@ -53,7 +53,7 @@ Result<Targets> resolve_targets(const std::vector<std::string>& paths) {
   bool whole = false;
   for (const std::string& path : paths) {
     VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kNo));
-    if (!out.volume.store.empty() && out.volume.mountpoint != target.mountpoint)
+    if (!out.volume.store.empty() && out.volume.store != target.store)
       return fail(ErrorKind::kInvalid, EINVAL,
                   fmt::format("{} and {} are in different volumes; give one command for each", paths[0],
                               path));

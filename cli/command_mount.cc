@@ -104,11 +104,17 @@ Result<> unmount_volume(const std::string& path, bool lazy) {
     fmt::print("{} was not mounted any more; its images are complete after:  vmfs recover {}\n", path, target.store);
     return {};
   }
+  std::optional<HolderStatus> status;
+  if (auto read = read_holder_status(holder_status_path(target.store))) status = *read;
+  // Without it the volume goes on, and waiting for its end would be for nothing.
+  if (status && status->mountpoint != target.mountpoint)
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("{0} only shows what is mounted on {1} (mount --bind)\nnot to show it there any more:  umount "
+                            "{0}\nto unmount the volume:  vmfs umount {1}",
+                            target.mountpoint, status->mountpoint));
   if (!target.path.empty())
     return fail(ErrorKind::kInvalid, EINVAL,
                 fmt::format("{} is not a mount point; it lies in {}", path, target.mountpoint));
-  std::optional<HolderStatus> status;
-  if (auto read = read_holder_status(holder_status_path(target.store))) status = *read;
   const bool served = status && (holder_alive(*status) || daemon_alive(*status));
   VMFS_TRY(unmount_and_wait(target.mountpoint, status, lazy, kUnmountNs));
   if (lazy) return {};

@@ -44,8 +44,7 @@ Result<std::vector<Question>> questions(const std::vector<std::string>& paths) {
     VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kYes));
     Question* question = nullptr;
     for (Question& other : out)
-      if (other.volume.store == target.store && other.volume.mountpoint == target.mountpoint)
-        question = &other;
+      if (other.volume.store == target.store) question = &other;
     if (question == nullptr) {
       out.push_back({{target.store, target.mountpoint, ""}, {}});
       question = &out.back();
