@@ -1,12 +1,13 @@
 """The holder: what it inherits from whoever mounts, and a mount that goes on without it."""
 
+import json
 import os
 import signal
 import subprocess
 
 from lib.nodes import VMFS, Node, alive
 from lib.runner import case
-from lib.scratch import read_file, wait_until, write_file
+from lib.scratch import read_file, run, wait_until, write_file
 from lib.steady import Steady
 from test_bad_configuration import Edited, answer, holder_of
 
@@ -79,3 +80,45 @@ def mounted_again_in_vain(scratch):
     edited.edit('journal = "journal"', 'journal = "images"')
     assert answer("mount", node.store, node.mnt)[0] != 0
     assert node.store not in answer("status")[1]
+
+
+@case()
+def bound_elsewhere(scratch):
+    """mount --bind of a directory of a volume: commands mean what is seen there, and it is no volume of its own."""
+    node = Node(scratch.path, "a").init().mount()
+    os.mkdir(node / "g")
+    for path in ("g/web01.img", "web01.img"):
+        write_file(node / path, b"x")
+    bound, whole = scratch / "bound", scratch / "whole"
+    for source, place in ((node / "g", bound), (node.mnt, whole)):
+        os.mkdir(place)
+        run("mount", "--bind", source, place)
+    images = {path: [image["path"] for image in json.loads(answer("status", path, "--json")[1])["images"]]
+              for path in (bound, os.path.join(bound, "web01.img"), os.path.join(whole, "web01.img"))}
+    assert images == {bound: ["g/web01.img"], os.path.join(bound, "web01.img"): ["g/web01.img"],
+                      os.path.join(whole, "web01.img"): ["web01.img"]}, images
+    stores = [json.loads(line)["store"] for line in answer("status", "--json")[1].splitlines()]
+    assert stores.count(node.store) == 1, stores
+    for place in (bound, whole):
+        status, text = answer("umount", place)
+        assert status == 2 and f"umount {place}" in text and f"vmfs umount {node.mnt}" in text, text
+        run("umount", place)
+    node.umount()
+    assert not node.mounted()
+
+
+@case(seconds=60)
+def a_daemon_that_does_not_answer(scratch):
+    """It hides neither itself nor another volume."""
+    nodes = [Node(scratch.path, name).init().mount() for name in ("a", "b")]
+    stopped = nodes[0].daemon_pid()
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        status, text = answer("status", "--json")
+        found = {line["store"]: line for line in map(json.loads, text.splitlines())}
+        assert status == 3 and found[nodes[1].store]["healthy"], text
+        assert not found[nodes[0].store]["healthy"] and "did not answer" in found[nodes[0].store]["problems"][0], text
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    for node in nodes:
+        node.umount()
