@@ -4,8 +4,6 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
-#include <algorithm>
-
 #include "cli/control.h"
 #include "cli/file.h"
 
