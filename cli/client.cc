@@ -30,6 +30,9 @@ std::string why_not_served(const std::string& store, const std::string& mountpoi
     return fmt::format("{0}: the daemon cannot start: {1}\nguests wait meanwhile, and nothing is lost; it is tried "
                        "again, ever more rarely\nwhen that is mended, at once with:  vmfs restart {0}",
                        holder->mountpoint, holder->reason);
+  if (mountpoint.empty() && holder->state == HolderStatus::State::kRunning && daemon_alive(*holder))
+    return fmt::format("{}: is unmounted, and its daemon (process {}) is closing the volume\nask again in a moment",
+                       holder->mountpoint, holder->daemon_pid);
   return fmt::format("{}: the daemon is being started (start number {}{}{})\nask again in a moment",
                      holder->mountpoint, holder->starts, holder->reason.empty() ? "" : "; before: ",
                      holder->reason);
@@ -53,7 +56,7 @@ Result<Targets> resolve_targets(const std::vector<std::string>& paths) {
   bool whole = false;
   for (const std::string& path : paths) {
     VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kNo));
-    if (!out.volume.store.empty() && out.volume.mountpoint != target.mountpoint)
+    if (!out.volume.store.empty() && out.volume.store != target.store)
       return fail(ErrorKind::kInvalid, EINVAL,
                   fmt::format("{} and {} are in different volumes; give one command for each", paths[0],
                               path));

@@ -104,21 +104,29 @@ Result<> unmount_volume(const std::string& path, bool lazy) {
     fmt::print("{} was not mounted any more; its images are complete after:  vmfs recover {}\n", path, target.store);
     return {};
   }
+  std::optional<HolderStatus> status;
+  if (auto read = read_holder_status(holder_status_path(target.store))) status = *read;
+  // Without it the volume goes on, and waiting for its end would be for nothing.
+  if (status && status->mountpoint != target.mountpoint)
+    return fail(ErrorKind::kInvalid, EINVAL,
+                fmt::format("{0} only shows what is mounted on {1} (mount --bind)\nnot to show it there any more:  umount "
+                            "{0}\nto unmount the volume:  vmfs umount {1}",
+                            target.mountpoint, status->mountpoint));
   if (!target.path.empty())
     return fail(ErrorKind::kInvalid, EINVAL,
                 fmt::format("{} is not a mount point; it lies in {}", path, target.mountpoint));
-  std::optional<HolderStatus> status;
-  if (auto read = read_holder_status(holder_status_path(target.store))) status = *read;
+  const bool served = status && (holder_alive(*status) || daemon_alive(*status));
   VMFS_TRY(unmount_and_wait(target.mountpoint, status, lazy, kUnmountNs));
   if (lazy) return {};
-  // It takes its status with it when the store is complete.
-  if (auto left = read_holder_status(holder_status_path(target.store));
-      left && status && left->holder_pid == status->holder_pid && left->state == HolderStatus::State::kGaveUp)
-    return fail(ErrorKind::kIo, EIO,
-                fmt::format("{} is unmounted, but its store is not complete: {}\nnothing that was acknowledged is lost: "
-                            "it is in the journal; when that is mended:  vmfs recover {}",
-                            target.mountpoint, left->reason, target.store));
-  return {};
+  // Who ends well takes the status with it when the store is complete.
+  auto left = read_holder_status(holder_status_path(target.store));
+  if (!left || !served || left->holder_pid != status->holder_pid) return {};
+  return fail(ErrorKind::kIo, EIO,
+              fmt::format("{} is unmounted, but its store is not complete: {}\nnothing that was acknowledged is lost: "
+                          "it is in the journal; when that is mended:  vmfs recover {}",
+                          target.mountpoint,
+                          left->state == HolderStatus::State::kGaveUp ? left->reason : "its daemon could not close it",
+                          target.store));
 }
 
 Result<> restart_daemon(const std::string& path) {

@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/inspect.h"
+#include "cli/printable.h"
 #include "cli/recover.h"
 #include "fs/base/digits.h"
 
@@ -46,13 +47,13 @@ Result<> run_recover(const OfflineArguments& arguments) {
     fmt::print("what came after LSN {:#x} was cut off and is kept in {}\n", *until, summary.cut_directory);
   fmt::print("{} is up to date: {} images, nothing left in the journal to apply\n",
              summary.images_directory, summary.images);
-  for (const std::string& problem : summary.problems) fmt::print("note: {}\n", problem);
+  for (const std::string& problem : summary.problems) fmt::print("note: {}\n", printable(problem));
   return {};
 }
 
 Result<> run_inspect(const OfflineArguments& arguments) {
   return inspect_file(arguments.file, arguments.inspect,
-                      [](std::string_view line) { fmt::print("{}\n", line); });
+                      [](std::string_view line) { fmt::print("{}\n", printable(line)); });
 }
 
 }  // namespace

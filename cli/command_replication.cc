@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/config.h"
 #include "cli/json_fields.h"
+#include "cli/printable.h"
 
 namespace vmfs {
 
@@ -24,7 +25,7 @@ Result<> change(const std::vector<std::string>& paths, nlohmann::json request) {
   VMFS_ASSIGN(Targets targets, resolve_targets(paths));
   request["paths"] = targets.paths;
   VMFS_ASSIGN(nlohmann::json reply, ask(targets.volume, request, kChangeNs));
-  if (std::string text = text_of(reply, "text"); !text.empty()) fmt::print("{}\n", text);
+  if (std::string text = text_of(reply, "text"); !text.empty()) fmt::print("{}\n", printable(text));
   return {};
 }
 
@@ -102,7 +103,7 @@ void add_replication_commands(CommandLine& line) {
       .runs([arguments] { return report(list_peers(arguments->path)); });
   peer.add("remove", "Forget a node for good: it is refused from then on, and must join anew")
       .required("MOUNTPOINT", arguments->path, "where it is mounted")
-      .required("NODE", arguments->node, "its name or id")
+      .required("NODE", arguments->node, "its name, id or address")
       .runs([arguments] {
         return report(change({arguments->path}, {{"command", "peer-remove"}, {"node", arguments->node}}));
       });

@@ -44,8 +44,7 @@ Result<std::vector<Question>> questions(const std::vector<std::string>& paths) {
     VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kYes));
     Question* question = nullptr;
     for (Question& other : out)
-      if (other.volume.store == target.store && other.volume.mountpoint == target.mountpoint)
-        question = &other;
+      if (other.volume.store == target.store) question = &other;
     if (question == nullptr) {
       out.push_back({{target.store, target.mountpoint, ""}, {}});
       question = &out.back();
@@ -59,17 +58,9 @@ Result<std::vector<Question>> questions(const std::vector<std::string>& paths) {
   return out;
 }
 
-Result<nlohmann::json> answer(const Question& question) {
-  auto client = ControlClient::connect(question.volume.store);
-  if (client) {
-    VMFS_ASSIGN(nlohmann::json reply,
-                (*client)->request({{"command", "status"}, {"paths", question.paths}}, kQuestionNs));
-    return reply["status"];
-  }
-  if (client.error().kind != ErrorKind::kNotFound) return pass(std::move(client.error()));
-  const Target& volume = question.volume;
+// What is known of a volume whose daemon does not tell.
+nlohmann::json unanswered(const Target& volume, std::string why) {
   auto config = read_config(volume.store);
-  std::string why = why_not_served(volume.store, volume.mountpoint);
   if (config) return offline_status(volume.store, volume.mountpoint, *config, why);
   // The daemon may not be there for this very reason, and then it has been said.
   auto holder = read_holder_status(holder_status_path(volume.store));
@@ -78,6 +69,17 @@ Result<nlohmann::json> answer(const Question& question) {
   nlohmann::json status = offline_status(volume.store, volume.mountpoint, std::nullopt, why);
   if (holder) status["volume"] = holder->volume_name;
   return status;
+}
+
+Result<nlohmann::json> answer(const Question& question) {
+  auto client = ControlClient::connect(question.volume.store);
+  if (client) {
+    VMFS_ASSIGN(nlohmann::json reply,
+                (*client)->request({{"command", "status"}, {"paths", question.paths}}, kQuestionNs));
+    return reply["status"];
+  }
+  if (client.error().kind != ErrorKind::kNotFound) return pass(std::move(client.error()));
+  return unanswered(question.volume, why_not_served(question.volume.store, question.volume.mountpoint));
 }
 
 // On a terminal each round takes the place of the one before.
@@ -90,7 +92,14 @@ Result<int> show(const std::vector<Question>& all, const StatusArguments& argume
   bool healthy = true;
   std::string text;
   for (const Question& question : all) {
-    VMFS_ASSIGN(nlohmann::json status, answer(question));
+    auto answered = answer(question);
+    // One whose daemon does not answer hides no other; what was asked wrongly, or by the wrong user, is an error.
+    if (!answered && (!question.paths.empty() || answered.error().number == EACCES))
+      return pass(std::move(answered.error()));
+    const nlohmann::json status =
+        answered ? *answered
+                 : unanswered(question.volume, fmt::format("{}\nthe log may tell why:  {} (or journalctl)",
+                                                           answered.error().message, log_path(question.volume.store)));
     healthy = healthy && flag_of(status, "healthy");
     if (arguments.json) {
       text += control_line(status);

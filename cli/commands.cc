@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "cli/printable.h"
+
 namespace vmfs {
 
 void add_all_commands(CommandLine& line) {
@@ -18,7 +20,8 @@ void add_all_commands(CommandLine& line) {
 }
 
 int report(const Error& error) {
-  fmt::print(stderr, "error: {}\n", error.message.empty() ? std::strerror(error.number) : error.message);
+  fmt::print(stderr, "error: {}\n",
+             printable(error.message.empty() ? std::strerror(error.number) : error.message));
   if (error.number == ETIMEDOUT) return kTimeout;
   if (error.kind == ErrorKind::kInvalid) return kUsage;
   return kFailure;

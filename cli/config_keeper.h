@@ -5,6 +5,7 @@
 #include <functional>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "cli/config.h"
 
@@ -32,5 +33,8 @@ class ConfigKeeper {
 // The changes that a node asks for.
 void record_peer(Config& config, const PeerInfo& peer);
 void forget_peer(Config& config, NodeId peer);
+
+// The peer that a person means: by its id, name or address. kRefused: two are called that.
+Result<PeerInfo> peer_called(const std::vector<PeerInfo>& peers, const std::string& node);
 
 }  // namespace vmfs

@@ -241,12 +241,17 @@ int Daemon::serve() {
     case Front::End::kUnmounted: {
       log_notice("unmounted; bringing the store up to date");
       stop_parts(true);
-      if (auto closed = volume_->close(); !closed) {
+      auto closed = volume_->close();
+      volume_.reset();
+      if (!closed) {
         log_error("at unmount: {}; nothing is lost, the journal has it: it is applied at the next mount, "
                   "or by `vmfs recover {}`",
                   closed.error().message, arguments_.store);
+        link_.report_error(closed.error().message);
+        return kDaemonNotClosed;
       }
-      volume_.reset();
+      // Else it is the holder's to take its status with it.
+      if (!link_.holder_alive()) ::unlink(holder_status_path(arguments_.store).c_str());
       return kDaemonUnmounted;
     }
     case Front::End::kDrained:

@@ -191,23 +191,16 @@ void DaemonCommands::change_ownership(const std::string& command, const json& re
 
 void DaemonCommands::remove_peer(const json& request, Reply reply) {
   posted_.post([this, name = text_of(request, "node"), reply = std::move(reply)] {
-    std::string known;
-    for (const PeerInfo& peer : parts_.node.peers()) {
-      if (peer.name == name || fmt::format("{}", peer.id) == name || peer.address == name) {
-        if (peer.id == NodeId{})
-          return reply(error_to_json(
-              {ErrorKind::kRefused, EINVAL,
-               fmt::format("the node at {} was never met, so it has no id that could be refused later\nunmount, take "
-                           "its [[peer]] table out of {}/vmfs.toml, and mount again",
-                           peer.address, parts_.store)}));
-        log_notice("command: remove peer {} ({})", peer.name, peer.id);
-        return parts_.node.remove_peer(peer.id, answer_with(reply));
-      }
-      known += fmt::format("{}{}", known.empty() ? "" : ", ", peer.name.empty() ? peer.address : peer.name);
-    }
-    reply(error_to_json({ErrorKind::kNotFound, ENOENT,
-                         fmt::format("no peer is called \"{}\"; there {}", name,
-                                     known.empty() ? "are none" : "are: " + known)}));
+    auto peer = peer_called(parts_.node.peers(), name);
+    if (!peer) return reply(error_to_json(peer.error()));
+    if (peer->id == NodeId{})
+      return reply(error_to_json(
+          {ErrorKind::kRefused, EINVAL,
+           fmt::format("the node at {} was never met, so it has no id that could be refused later\nunmount, take "
+                       "its [[peer]] table out of {}/vmfs.toml, and mount again",
+                       peer->address, parts_.store)}));
+    log_notice("command: remove peer {} ({})", peer->name, peer->id);
+    parts_.node.remove_peer(peer->id, answer_with(reply));
   });
 }
 

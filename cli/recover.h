@@ -18,7 +18,8 @@ struct RecoverySummary {
   std::vector<std::string> problems;
 };
 
-// `until`: cut the journal off there first. kBusy: a daemon has the store.
+// `until`: cut the journal off there first. kBusy: it is mounted, even if no daemon serves
+// the mount just now, or a daemon has the store.
 Result<RecoverySummary> recover_store(const std::string& store, std::optional<Lsn> until);
 
 }  // namespace vmfs

@@ -1,11 +1,8 @@
 #include "cli/run_directory.h"
 
-#include <limits.h>
 #include <poll.h>
 #include <sys/inotify.h>
 #include <unistd.h>
-
-#include <algorithm>
 
 #include "cli/control.h"
 #include "cli/file.h"
@@ -31,10 +28,11 @@ RunDirectoryWatch::~RunDirectoryWatch() {
 }
 
 bool RunDirectoryWatch::wait(std::int64_t timeout_ns) {
-  int timeout_ms =
-      timeout_ns < 0 ? -1 : static_cast<int>(std::min<std::int64_t>(timeout_ns / 1'000'000 + 1, INT_MAX));
+  // Whoever waits looks again after a while in any case: not every kernel and directory can be watched.
+  constexpr std::int64_t kLongest_ns = 1'000'000'000;
+  const bool all = timeout_ns >= 0 && timeout_ns <= kLongest_ns;
   pollfd wait{fd_, POLLIN, 0};
-  if (::poll(&wait, 1, timeout_ms) <= 0) return false;
+  if (::poll(&wait, 1, static_cast<int>((all ? timeout_ns : kLongest_ns) / 1'000'000 + 1)) <= 0) return !all;
   alignas(inotify_event) char buffer[4096];
   while (::read(fd_, buffer, sizeof buffer) > 0) {
   }

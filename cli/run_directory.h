@@ -26,7 +26,7 @@ class RunDirectoryWatch {
   RunDirectoryWatch(const RunDirectoryWatch&) = delete;
   RunDirectoryWatch& operator=(const RunDirectoryWatch&) = delete;
 
-  // Returns after a change, or when `timeout_ns` is over (negative: never). False: it is over.
+  // Returns after a change, or after a second: look again. False: `timeout_ns` is over (negative: it never is).
   bool wait(std::int64_t timeout_ns);
 
  private:

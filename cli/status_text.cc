@@ -10,6 +10,7 @@
 
 #include "cli/control_line.h"
 #include "cli/json_fields.h"
+#include "cli/printable.h"
 #include "fs/base/sizes.h"
 
 namespace vmfs {
@@ -24,6 +25,20 @@ std::string paint(const StatusTextOptions& options, Colour colour, const std::st
   if (!options.colour) return text;
   static constexpr const char* kCodes[] = {"32", "1;31", "33", "1", "2"};
   return fmt::format("\033[{}m{}\033[0m", kCodes[static_cast<int>(colour)], text);
+}
+
+json with_printable_texts(const json& value, const std::string& key = "") {
+  const bool has_lines = key == "problems" || key == "link_reason";
+  if (value.is_string()) {
+    const auto text = value.get<std::string>();
+    return has_lines ? printable(text) : printable_name(text);
+  }
+  json out = value;
+  if (value.is_array())
+    for (json& element : out) element = with_printable_texts(element, key);
+  if (value.is_object())
+    for (auto& [name, element] : out.items()) element = with_printable_texts(element, name);
+  return out;
 }
 
 std::uint64_t bytes_of(const json& object, const char* key) {
@@ -210,7 +225,8 @@ std::string loss_line(const json& status) {
 
 }  // namespace
 
-std::string status_text(const json& status, const StatusTextOptions& options) {
+std::string status_text(const json& answer, const StatusTextOptions& options) {
+  const json status = with_printable_texts(answer);
   double now = number_of(status, "time");
   bool healthy = flag_of(status, "healthy");
   const json& problems = part_of(status, "problems");

@@ -35,9 +35,16 @@ Result<std::string> real_path(const std::string& path) {
 }
 
 Target target_under(const MountEntry& mount, const std::string& absolute) {
-  std::string rest = absolute.substr(mount.mountpoint.size());
-  while (rest.starts_with('/')) rest.erase(0, 1);
-  return {mount.source, mount.mountpoint, rest};
+  const std::string inside = mount.root + "/" + absolute.substr(mount.mountpoint.size());
+  return {mount.source, mount.mountpoint, normal_path(inside, "/").substr(1)};
+}
+
+// Where a store is mounted: as a whole, if it is.
+const MountEntry* mount_from(const std::string& store, std::span<const MountEntry> mounts) {
+  const MountEntry* found = nullptr;
+  for (const MountEntry& mount : mounts)
+    if (mount.source == store && (found == nullptr || (found->root != "/" && mount.root == "/"))) found = &mount;
+  return found;
 }
 
 }  // namespace
@@ -92,10 +99,8 @@ Result<Target> resolve_target(const std::string& path, StoreAllowed store_allowe
   VMFS_ASSIGN(std::string real, real_path(path));
   if (const MountEntry* mount = mount_of(real, mounts)) return target_under(*mount, real);
   if (has_configuration(real)) {
-    for (const MountEntry& mount : mounts)
-      if (mount.source == real)
-        if (store_allowed == StoreAllowed::kYes) return Target{real, mount.mountpoint, ""};
-    if (store_allowed == StoreAllowed::kYes) return Target{real, "", ""};
+    const MountEntry* mount = mount_from(real, mounts);
+    if (store_allowed == StoreAllowed::kYes) return Target{real, mount == nullptr ? "" : mount->mountpoint, ""};
     return fail(ErrorKind::kInvalid, EINVAL,
                 fmt::format("{} is a store; this command wants a mount point, or a file or directory "
                             "under one\nmount it with:  vmfs mount {} MOUNTPOINT",
@@ -113,7 +118,10 @@ Result<Target> resolve_target(const std::string& path, StoreAllowed store_allowe
 
 std::vector<Target> mounted_volumes() {
   std::vector<Target> out;
-  for (const MountEntry& mount : vmfs_mounts()) out.push_back({mount.source, mount.mountpoint, ""});
+  const std::vector<MountEntry> mounts = vmfs_mounts();
+  for (const MountEntry& mount : mounts)
+    if (mount.root == "/" && mount_from(mount.source, mounts) == &mount)
+      out.push_back({mount.source, mount.mountpoint, ""});
   return out;
 }
 

@@ -14,7 +14,7 @@ namespace vmfs {
 struct Target {
   std::string store;       // absolute
   std::string mountpoint;  // empty: the store is not mounted
-  std::string path;        // relative to the mount point; empty: the whole volume
+  std::string path;        // relative to the volume's root; empty: the whole volume
 };
 
 // The absolute path without ".", "..", and doubled slashes. Looks at nothing but the text, so that it
@@ -34,7 +34,7 @@ Result<Target> resolve_target(const std::string& path, StoreAllowed store_allowe
 // A directory that must be a store (it has a vmfs.toml); absolute, symlinks resolved.
 Result<std::string> resolve_store(const std::string& path);
 
-// Every volume mounted here.
+// Every volume mounted here, once, however often it is bound elsewhere.
 std::vector<Target> mounted_volumes();
 
 }  // namespace vmfs

@@ -210,7 +210,7 @@ class Core : public std::enable_shared_from_this<Core>, public Invalidator::Kern
     bool interrupted = false;
   };
   std::unordered_map<std::uint64_t, Watched> later_watched_;  // guarded by watch_mutex_
-  // Guarded by watch_mutex_. Of requests that were on a thread when the interrupt was read; most are
+  // Guarded by watch_mutex_. Of requests that no thread had parked when the interrupt was read; most are
   // answered and never looked for, so the oldest go.
   std::deque<std::uint64_t> early_interrupts_;
   static constexpr std::size_t kEarlyInterruptsMax = 1024;

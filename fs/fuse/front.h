@@ -12,9 +12,9 @@
 //     case Front::End::kDrained:   front.reset(); volume.reset();  exit(kDaemonRestart);
 //     ...
 //
-// What the kernel may cache: while an image's (the name space's) gate is kOpen or kFrozen, its
-// attributes (names) are given long lifetimes and opens keep the page cache. Otherwise lifetimes are 0
-// and handles do direct I/O for life. So when a group's token is lost, and again before it is gained,
+// What the kernel may cache: while the name space's gate is kOpen or kFrozen, names and the attributes of directories are
+// given long lifetimes; while an image's is, its attributes one of at most a second, and opens keep the page cache.
+// Otherwise lifetimes are 0 and handles do direct I/O for life. So when a group's token is lost, and again before it is gained,
 // its caches are to be invalidated with the functions below.
 #pragma once
 

@@ -32,9 +32,8 @@ bool is_dying(std::uint32_t process) {
 
 void Core::interrupt(std::uint64_t unique) {
   if (auto request = parked_.find(unique); request && was_interrupted(request)) return;
-  // Another thread may be about to park it, and the kernel does not say it twice. What is not parked at all
-  // is answered soon enough.
-  if (!memory_.is_unanswered(unique)) return;
+  // Another thread may be about to park it, or has not even noted yet that it read it, and the kernel does not say it
+  // twice. What is not parked at all is answered soon enough.
   std::shared_ptr<Later> later;
   {
     std::lock_guard lock(watch_mutex_);

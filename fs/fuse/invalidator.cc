@@ -89,8 +89,7 @@ void Invalidator::was_parked(const ParkedRequest& request) {
   const Shift& shift = *shift_;
   const bool sticks =
       (raw(shift.image) != 0 && raw(shift.image) == request.image && shift.pages.meets(request.pages())) ||
-      (raw(shift.directory) != 0 && (raw(shift.directory) == request.directories[0] ||
-                                     raw(shift.directory) == request.directories[1]));
+      (raw(shift.directory) != 0 && request.locks_directory(raw(shift.directory)));
   if (!sticks || stopping_) return;
   // It may just be getting through; then an end of shift costs nothing either.
   if (std::count_if(shifts_.begin(), shifts_.end(), [](const auto& s) { return !s->ended; }) >=

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "fs/fuse/kernel.h"
 
@@ -18,6 +19,13 @@ Body body_of(const Bytes& message) {
   return body;
 }
 
+// The text, with its end in the message, that begins there or after as many others.
+std::string_view text_at(const Bytes& message, std::size_t begin, unsigned others) {
+  const std::string_view all(reinterpret_cast<const char*>(message.data()), message.size());
+  for (; others > 0 && begin < all.size(); --others) begin = std::min(all.find('\0', begin), all.size()) + 1;
+  return begin < all.size() ? all.substr(begin, all.find('\0', begin) - begin) : std::string_view{};
+}
+
 std::uint64_t page_begin(std::uint64_t offset) { return offset / kPage * kPage; }
 std::uint64_t page_end(std::uint64_t end) {
   return end > PageRange::kNoEnd - kPage ? PageRange::kNoEnd : page_begin(end + kPage - 1);
@@ -29,30 +37,44 @@ bool PageRange::meets(const PageRange& other) const {
   return page_begin(offset) < page_end(other.end()) && page_begin(other.offset) < page_end(end());
 }
 
+bool ParkedRequest::locks_directory(std::uint64_t directory) const {
+  return std::find(std::begin(directories), std::end(directories), directory) != std::end(directories);
+}
+
 PageRange ParkedRequest::pages() const {
   return PageRange::between(page_begin(offset), page_end(offset + std::max<std::uint64_t>(length, 1)));
 }
 
-void describe_locks(ParkedRequest& request, bool direct) {
+void describe_locks(ParkedRequest& request, bool direct,
+                    const std::function<std::uint64_t(std::uint64_t, std::string_view)>& directory_at) {
   fuse_in_header header{};
   std::memcpy(&header, request.message.data(), sizeof header);
+  // A directory that is moved, removed or replaced is locked itself as well.
+  const auto rename = [&](std::uint64_t target, std::size_t body_size) {
+    const std::size_t names = sizeof header + body_size;
+    request.directories[0] = header.nodeid;
+    request.directories[1] = target;
+    request.directories[2] = directory_at(header.nodeid, text_at(request.message, names, 0));
+    request.directories[3] = directory_at(target, text_at(request.message, names, 1));
+  };
   switch (header.opcode) {
     case FUSE_CREATE:
     case FUSE_MKNOD:
     case FUSE_MKDIR:
     case FUSE_SYMLINK:
     case FUSE_UNLINK:
-    case FUSE_RMDIR:
     case FUSE_SETATTR:  // of a directory; an image's id names no directory
       request.directories[0] = header.nodeid;
       break;
-    case FUSE_RENAME:
+    case FUSE_RMDIR:
       request.directories[0] = header.nodeid;
-      request.directories[1] = body_of<fuse_rename_in>(request.message).newdir;
+      request.directories[2] = directory_at(header.nodeid, text_at(request.message, sizeof header, 0));
+      break;
+    case FUSE_RENAME:
+      rename(body_of<fuse_rename_in>(request.message).newdir, sizeof(fuse_rename_in));
       break;
     case FUSE_RENAME2:
-      request.directories[0] = header.nodeid;
-      request.directories[1] = body_of<fuse_rename2_in>(request.message).newdir;
+      rename(body_of<fuse_rename2_in>(request.message).newdir, sizeof(fuse_rename2_in));
       break;
     case FUSE_WRITE:
       // Pages that were written through a mapping come from the cache whatever the handle says.
@@ -90,9 +112,8 @@ std::shared_ptr<ParkedRequest> ParkedTable::find(std::uint64_t unique) const {
 
 bool ParkedTable::locks_directory(std::uint64_t directory) const {
   std::lock_guard lock(mutex_);
-  return std::any_of(requests_.begin(), requests_.end(), [&](const auto& entry) {
-    return entry.second->directories[0] == directory || entry.second->directories[1] == directory;
-  });
+  return std::any_of(requests_.begin(), requests_.end(),
+                     [&](const auto& entry) { return entry.second->locks_directory(directory); });
 }
 
 std::vector<PageRange> ParkedTable::locked_pages(std::uint64_t image, PageRange within) const {

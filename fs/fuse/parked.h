@@ -5,8 +5,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -34,14 +36,17 @@ struct ParkedRequest {
   std::atomic<bool> interrupted{false};
 
   // What it holds locked in the kernel while it waits.
-  std::uint64_t directories[2] = {0, 0};  // node ids
+  std::uint64_t directories[4] = {};      // node ids: whose entries it changes, then what it moves or removes
   std::uint64_t image = 0;                // node id; its pages from `offset` on
   std::uint64_t offset = 0, length = 0;
   PageRange pages() const;  // whole ones
+  bool locks_directory(std::uint64_t directory) const;
 };
 
-// What a message locks: fills in the last part above. `direct`: through a handle without page cache.
-void describe_locks(ParkedRequest& request, bool direct);
+// What a message locks: fills in the last part above. `direct`: through a handle without page cache. `directory_at`: the
+// node id of the directory that has this name in that one; 0: there is none.
+void describe_locks(ParkedRequest& request, bool direct,
+                    const std::function<std::uint64_t(std::uint64_t parent, std::string_view name)>& directory_at);
 
 class ParkedTable {
  public:

@@ -192,7 +192,10 @@ void Core::park(std::span<const std::byte> message, RequestContext& context) {
     const OpenTable::Handle* handle = opens_.find(body.fh);
     direct = handle != nullptr && handle->direct;
   }
-  describe_locks(*request, direct);
+  describe_locks(*request, direct, [&](std::uint64_t parent, std::string_view name) -> std::uint64_t {
+    auto found = volume_.lookup(ObjectId{parent}, name);
+    return found && found->stat.type == FileType::kDirectory ? raw(found->object) : 0;
+  });
   parked_.add(request);
   invalidator_->was_parked(*request);
   bool interrupted = false;

@@ -35,7 +35,7 @@ class DaemonLink {
 
   // Ready to serve; relayed to `vmfs mount`. Called once, after Front::start().
   void report_ready();
-  // Why this start fails; then exit with kDaemonStartFailed.
+  // Why this start fails, or the volume cannot be closed; then exit with kDaemonStartFailed or kDaemonNotClosed.
   void report_error(const std::string& message);
 
   const std::string& mountpoint() const;

@@ -23,11 +23,12 @@ struct HolderOptions {
   // fstab says, or `mount -a` would mount again; and it is how a mount point's store is found.
   std::string source;
   std::string volume_name;  // for the log and the status file
-  // What the daemon is: a path (looked up anew at each start, so that an upgrade takes the new file;
-  // if it cannot be executed, the holder's own program is used) and its arguments without argv[0].
+  // What the daemon is: a path (looked up anew at each start, so that an upgrade takes the new file; if it cannot be
+  // executed, or cannot go on with this mount, the holder's own program is used) and its arguments without argv[0].
   std::string executable;
   std::vector<std::string> daemon_arguments;
-  // Written at every change and removed at a clean end: see HolderStatus. Its directory must exist.
+  // Written at every change, see HolderStatus; removed at a clean end, and by a first start that fails, unless there was
+  // one before. Its directory must exist.
   std::string status_path;
   // Standard error of holder and daemon, appended to; empty: as it is. Not used in the foreground. (A
   // start's error is returned in any case.)
@@ -86,6 +87,7 @@ Result<> unmount_and_wait(const std::string& mountpoint, const std::optional<Hol
 // From /proc/self/mountinfo: what is mounted on exactly this directory (as the last one there).
 struct MountEntry {
   std::string mountpoint, type, source;
+  std::string root;  // what of it is seen there: "/", or a directory, bound there with mount --bind
   unsigned major = 0, minor = 0;
 };
 std::optional<MountEntry> find_mount(const std::string& mountpoint);
@@ -98,5 +100,8 @@ inline constexpr int kDaemonJournalDied = 74;  // counts as a crash; the next on
 // It reported why through DaemonLink::report_error, and has read no request. On a mount that clients use
 // already it is no crash: see HolderStatus::State::kStartFailed.
 inline constexpr int kDaemonStartFailed = 76;
+// The volume was unmounted, but could not be closed; it reported why in the same way. Nobody is served any more, so
+// the next one would not help anybody: HolderStatus::State::kGaveUp.
+inline constexpr int kDaemonNotClosed = 77;
 
 }  // namespace vmfs

@@ -73,8 +73,8 @@ std::vector<MountEntry> mounts_in(std::string_view table) {
     next_word(line);  // its number
     next_word(line);  // its parent's
     const std::string_view device = next_word(line);
-    next_word(line);  // the root
     MountEntry entry;
+    entry.root = unescaped(next_word(line));
     entry.mountpoint = unescaped(next_word(line));
     while (!line.empty() && next_word(line) != "-") {
     }

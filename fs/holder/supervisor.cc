@@ -86,7 +86,8 @@ Result<> Supervisor::prepare() {
   for (int signal : {SIGCHLD, SIGTERM, SIGINT, SIGHUP}) sigaddset(&watched, signal);
   ::sigprocmask(SIG_BLOCK, &watched, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
-  ::signal(SIGHUP, SIG_DFL);  // nohup(1) has it ignored, and what is ignored is not heard of
+  // nohup(1) has the one ignored and a script may the other, and what is ignored is not heard of.
+  for (int signal : {SIGHUP, SIGCHLD}) ::signal(signal, SIG_DFL);
   const int signals = ::signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signals < 0)
     return fail(ErrorKind::kIo, errno, fmt::format("signalfd: {}", strerror(errno)));
@@ -223,6 +224,8 @@ Result<bool> Supervisor::daemon_ended(int wait_status) {
   const int process = std::exchange(daemon_, 0);
   const bool exited = WIFEXITED(wait_status);
   if (exited && WEXITSTATUS(wait_status) == kDaemonUnmounted) return true;
+  if (exited && WEXITSTATUS(wait_status) == kDaemonNotClosed && ready_)
+    return pass(give_up(fmt::format("its volume could not be closed: {}", said_)));
   if (exited && WEXITSTATUS(wait_status) == kDaemonRestart && ready_) {
     log_notice("volume {}: the daemon has drained and is started again", options_.volume_name);
     own_program_ = false;  // there may be a better one by now
@@ -359,6 +362,8 @@ Result<> Supervisor::run() {
     detach_mount(mounted_);
     return prepared;
   }
+  // Of a mount that ended badly before, or of nobody: where there was none, an attempt in vain leaves none.
+  const bool was_lost = read_holder_status(options_.status_path).has_value();
   const auto leave = [&](Error error) -> Result<> {
     // Nothing may be left mounted that nobody serves.
     if (daemon_ != 0) {
@@ -369,7 +374,12 @@ Result<> Supervisor::run() {
     if (ever_ready_ && status_.state != HolderStatus::State::kGaveUp) error = give_up(error.message);
     abort_connection(mounted_);
     detach_mount(mounted_);
-    if (!ever_ready_ && !options_.status_path.empty()) ::unlink(options_.status_path.c_str());
+    if (!ever_ready_ && was_lost) {
+      status_.reason = error.message;
+      set_state(HolderStatus::State::kGaveUp);
+    } else if (!ever_ready_ && !options_.status_path.empty()) {
+      ::unlink(options_.status_path.c_str());
+    }
     return pass(std::move(error));
   };
   if (auto started = start_daemon(); !started) return leave(started.error());

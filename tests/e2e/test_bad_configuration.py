@@ -132,6 +132,10 @@ def unmounted_while_it_cannot_start(scratch):
     holder = node.status()["daemon"]["holder_pid"]
     node.kill_daemon()
     wait_until(lambda: holder_of(node)["state"] == "start-failed", what="a daemon that cannot start")
+    # Whose users still wait for the journal's records: those are not cut off.
+    for words in ([], ["--until", "1"]):
+        status, text = answer("recover", node.store, *words)
+        assert status == 1 and f"vmfs umount {node.mnt}" in text, text
     status, text = answer("umount", node.mnt)
     assert status == 1 and "not complete" in text and "unknown key" in text and "vmfs recover" in text, text
     assert not node.mounted() and not alive(holder)

@@ -1,11 +1,12 @@
 """Reading directories, and the file system's numbers."""
 
 import ctypes
+import errno
 import os
 
-from lib.nodes import Node
+from lib.nodes import Node, Pair, seconds_of
 from lib.runner import case
-from lib.scratch import wait_until, write_file
+from lib.scratch import read_file, wait_until, write_file
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -107,3 +108,41 @@ def numbers_of_the_file_system(scratch):
     os.unlink(node / "x")
     wait_until(lambda: available() > before - (4 << 20), what="the space of what was removed")
     node.umount()
+
+
+@case(seconds=60)
+def a_directory_that_is_moved_by_another_node(scratch):
+    """While the name space comes over, the kernel holds what is moved or removed locked, and can be told to drop nothing
+    in it: nobody waits for that."""
+    with Pair(scratch).start() as pair:
+        a, b = pair.a, pair.b
+        for name in ("from/moved", "from/removed", "to/taken"):
+            os.makedirs(a / name)
+        write_file(a / "from/moved/child", b"x")
+        a.promote()
+        pair.settle()
+
+        def known_to_the_other_kernel():
+            for directory, _, names in os.walk(b.mnt):
+                for name in names:
+                    os.stat(os.path.join(directory, name))
+        known_to_the_other_kernel()
+        moves = seconds_of(lambda: os.rename(b / "from/moved", b / "to/taken"))
+        assert read_file(b / "to/taken/child") == b"x"
+        a.promote()
+        pair.settle()
+        write_file(a / "from/removed/child", b"x")
+        pair.settle()
+        known_to_the_other_kernel()
+        removes = seconds_of(lambda: is_not_empty(b / "from/removed"))
+        assert moves < 5 and removes < 5, (moves, removes)
+        pair.stop()
+
+
+def is_not_empty(path):
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        assert error.errno == errno.ENOTEMPTY, error
+        return
+    raise AssertionError(f"{path} was removed")

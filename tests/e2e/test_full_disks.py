@@ -170,3 +170,21 @@ def no_room_for_a_store(scratch):
     assert sorted(os.listdir(small)) == ["hog", "lost+found"], os.listdir(small)
     hog.leave()
     vmfs("init", os.path.join(small, "store"), "--journal-size", "32MiB")
+
+
+@case(seconds=60)
+def no_room_to_complete_the_store(scratch):
+    """At an unmount, because of another program: the command says so and fails, as `status` does, until there is room."""
+    small = scratch.file_system("small", "ext4", "200M")
+    node = Node(small, "a").init(journal=scratch / "journal").mount()
+    content = os.urandom(20 << 20)
+    write_file(node / "x", content)
+    hog = Hog(small)
+    done = vmfs("umount", node.mnt, check=False)
+    assert done.returncode == 1 and "not complete" in done.stdout and f"vmfs recover {node.store}" in done.stdout, done.stdout
+    assert "space" in done.stdout.lower() and not node.mounted(), done.stdout
+    text = problems(node)
+    assert "could not be closed" in text and "space" in text.lower(), text
+    hog.leave()
+    vmfs("recover", node.store)
+    assert read_file(node.stored("x")) == content

@@ -55,6 +55,22 @@ def a_daemon_that_crashes_again_and_again(scratch):
 
 
 @case()
+def a_volume_that_cannot_be_closed(scratch):
+    """An unmount whose store is not complete fails and says why, as `status` does until that is mended."""
+    node = Node(scratch.path, "a").init().mount()
+    in_the_way = os.path.join(node.store, "state.new")
+    os.mkdir(in_the_way)
+    write_file(node / "x", b"x" * 100_000)
+    status, text = answer("umount", node.mnt)
+    assert status == 1 and "not complete" in text and in_the_way in text and f"vmfs recover {node.store}" in text, text
+    everybody_is_told(node, in_the_way)
+    os.rmdir(in_the_way)
+    vmfs("recover", node.store)
+    assert read_file(node.stored("x")) == b"x" * 100_000
+    assert node.store not in answer("status")[1]
+
+
+@case()
 def a_kernel_that_cannot_resend(scratch):
     """A crash ends the mount with an error at once, and a remount loses nothing; a planned restart is only a pause."""
     node = Node(scratch.path, "a").init().mount("-o", "pretend-no-resend")

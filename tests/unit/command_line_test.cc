@@ -1,18 +1,26 @@
 // Targets, mount options, the control socket, and the command line against its manual.
 #include <doctest/doctest.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <future>
 #include <thread>
 
+#include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/config.h"
 #include "cli/control.h"
 #include "cli/file.h"
 #include "cli/mount_options.h"
 #include "cli/posted_work.h"
+#include "cli/run_directory.h"
 #include "cli/target.h"
+#include "fs/holder/holder.h"
+#include "fs/holder/status.h"
 #include "net/link/asio_shell.h"
 
 using namespace vmfs;
@@ -219,6 +227,35 @@ TEST_SUITE("command_line") {
     std::filesystem::remove_all(store);
   }
 
+  TEST_CASE("what is unmounted, and not closed yet, is not being started") {
+    char name[] = "/tmp/vmfs-closing-XXXXXX";
+    const std::string store = ::mkdtemp(name);
+    REQUIRE(make_directory_durably(control_directory(store), 0700));
+    char before[16] = {};
+    ::prctl(PR_GET_NAME, before);
+    ::prctl(PR_SET_NAME, "vmfs");  // as a daemon's process is called
+    HolderStatus status;
+    status.state = HolderStatus::State::kRunning;
+    status.holder_pid = status.daemon_pid = ::getpid();
+    status.holder_started = process_start(::getpid());
+    status.mountpoint = "/mnt/vm";
+    REQUIRE(write_holder_status(holder_status_path(store), status));
+    CHECK(why_not_served(store, "").find("closing the volume") != std::string::npos);
+    CHECK(why_not_served(store, "/mnt/vm").find("being started") != std::string::npos);
+    status.state = HolderStatus::State::kRestarting;
+    REQUIRE(write_holder_status(holder_status_path(store), status));
+    CHECK(why_not_served(store, "").find("being started") != std::string::npos);
+    ::prctl(PR_SET_NAME, before);
+    std::filesystem::remove_all(store);
+  }
+
+  TEST_CASE("whoever waits for a change looks again, also where none can be noticed") {
+    RunDirectoryWatch watch("/nonexistent");
+    CHECK(watch.wait(-1));
+    CHECK(watch.wait(5'000'000'000));
+    CHECK_FALSE(watch.wait(1'000'000));
+  }
+
   TEST_CASE("every command and option is in the manual page") {
     auto manual = read_small_file(VMFS_SOURCE_DIR "/docs/man/vmfs.1.scd");
     REQUIRE(manual);
@@ -240,12 +277,34 @@ TEST_SUITE("command_line") {
   TEST_CASE("every key of vmfs.toml is in its manual page") {
     auto manual = read_small_file(VMFS_SOURCE_DIR "/docs/man/vmfs.toml.5.scd");
     REQUIRE(manual);
-    for (const char* key :
-         {"format", "name", "id", "mode", "on-peer-loss", "compression", "settings-changed", "listen", "tls",
-          "journal", "journal-size", "peer-journal-size", "memory", "threads", "start-alone", "joining",
-          "removed-peers", "address"}) {
-      CAPTURE(key);
-      CHECK(manual->find("*" + std::string(key) + "*") != std::string::npos);
+    // A key that is unknown is refused with all that are known.
+    Config config;
+    config.volume = new_volume_id();
+    config.volume_name = config.node_name = "x";
+    config.node = new_node_id();
+    config.journal_size = 1u << 30;
+    const std::string text = format_config(config) + "[[peer]]\n";
+    std::size_t keys = 0;
+    for (const std::string table : {"format", "[volume]", "[node]", "[[peer]]"}) {
+      CAPTURE(table);
+      std::string odd = text;
+      const std::size_t at = odd.find("\n" + table);
+      REQUIRE(at != std::string::npos);
+      odd.insert(table == "format" ? at + 1 : odd.find('\n', at + 1) + 1, "odd = 1\n");
+      auto refused = parse_config(odd, "f");
+      REQUIRE_FALSE(refused);
+      std::string allowed = refused.error().message;
+      REQUIRE_MESSAGE(allowed.find("unknown key; allowed ") != std::string::npos, allowed);
+      allowed.erase(0, allowed.rfind(": ") + 2);
+      for (std::size_t start = 0; start < allowed.size(); ++keys) {
+        const std::size_t end = std::min(allowed.find(", ", start), allowed.size());
+        const std::string key = allowed.substr(start, end - start);
+        start = end + 2;
+        CAPTURE(key);
+        const bool is_table = text.find("[" + key + "]") != std::string::npos;
+        CHECK(manual->find(is_table ? "[" + key + "]" : "*" + key + "*") != std::string::npos);
+      }
     }
+    CHECK(keys > 20);
   }
 }

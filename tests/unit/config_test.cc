@@ -120,7 +120,7 @@ TEST_SUITE("config") {
         {"joining =", "joining = \"yes\"", "true or false"},
         {"removed-peers =", "removed-peers = [1]", "list of strings"},
         {"removed-peers =", "removed-peers = [\"x\"]", "16 hexadecimal digits"},
-        {"name = \"host-c\"", "name = \"host-b\"", "already listed"},
+        {"id = \"000000000000000c\"", "id = \"000000000000000b\"", "already listed"},
         {"format =", "format = 2", "newer version"},
         {"format =", "", "format: this key is missing"},
         {"[volume]", "[volume", "not TOML"},
@@ -230,7 +230,36 @@ TEST_SUITE("config") {
     CHECK_FALSE(keeper.update([&](Config& c) { record_peer(c, met); }));
     CHECK(keeper.config().peers.size() == 1);
     CHECK(contains(keeper.problem(), "vmfs.toml"));
+    CHECK_FALSE(contains(keeper.problem(), "free space"));
     std::filesystem::remove_all(store);
+  }
+
+  TEST_CASE("a machine that was made anew joins under its old name, before the old one is removed") {
+    Config config = sample();
+    config.peers = {};
+    record_peer(config, {NodeId{0xb}, "host-b", "192.0.2.2:7411"});
+    record_peer(config, {NodeId{0xc}, "host-b", "192.0.2.2:7411"});
+    auto read = parse_config(format_config(config), "f");
+    REQUIRE_MESSAGE(read, read.error().message);
+    CHECK(read->peers == config.peers);
+    for (const char* name : {"host-b", "192.0.2.2:7411"}) {
+      auto which = peer_called(config.peers, name);
+      REQUIRE_FALSE(which);
+      CHECK(contains(which.error().message, "ambiguous"));
+      CHECK(contains(which.error().message, fmt::format("{}, {}", NodeId{0xb}, NodeId{0xc})));
+    }
+    CHECK(peer_called(config.peers, fmt::format("{}", NodeId{0xb}))->id == NodeId{0xb});
+    forget_peer(config, NodeId{0xb});
+    CHECK(peer_called(config.peers, "host-b")->id == NodeId{0xc});
+    CHECK(contains(peer_called(config.peers, "host-x").error().message, "there are: host-b"));
+    CHECK(contains(peer_called({}, "host-b").error().message, "there are none"));
+    // The same id twice is a mistake whatever the names.
+    config.peers.push_back({NodeId{0xc}, "host-d", ""});
+    CHECK(contains(error_of(format_config(config)), "already listed"));
+    // A person named it before its id was known; it dials from elsewhere.
+    config.peers = {{NodeId{}, "host-e", "192.0.2.5:7411"}};
+    record_peer(config, {NodeId{0xe}, "host-e", "198.51.100.5:7411"});
+    CHECK(config.peers.size() == 1);
   }
 
   TEST_CASE("the journal's default size follows the store's") {

@@ -211,6 +211,16 @@ TEST_SUITE("fuse front") {
     REQUIRE(answer);
     CHECK(answer->header.unique == 10);
     CHECK(answer->header.error == -EINTR);
+
+    // The signal was read before the request was: by another thread, say, that was quicker.
+    header.unique = 12;
+    std::memcpy(write.data(), &header, sizeof header);
+    kernel.send(1, interrupt(12));
+    kernel.send(1, write);
+    answer = kernel.answer(1);
+    REQUIRE(answer);
+    CHECK(answer->header.unique == 12);
+    CHECK(answer->header.error == -EINTR);
     end(kernel, std::move(front));
     front.reset();
     volume->set_hooks(nullptr);

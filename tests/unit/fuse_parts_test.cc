@@ -317,10 +317,38 @@ TEST_SUITE("fuse parts") {
       request.message.resize(sizeof header + sizeof body);
       std::memcpy(request.message.data(), &header, sizeof header);
       std::memcpy(request.message.data() + sizeof header, &body, sizeof body);
-      describe_locks(request, /*direct=*/true);
+      describe_locks(request, /*direct=*/true, {});
       CHECK(request.image == (from_cache ? 7u : 0u));
       CHECK(request.length == (from_cache ? 4096u : 0u));
     }
+  }
+
+  TEST_CASE("a directory that is moved, replaced or removed is locked beside those that it is in") {
+    const auto locked = [](std::uint32_t opcode, ByteView body, std::string_view names) {
+      fuse_in_header header{};
+      header.opcode = opcode;
+      header.nodeid = 7;
+      ParkedRequest request;
+      Writer(request.message).bytes(std::as_bytes(std::span(&header, 1))).bytes(body).bytes(as_bytes(names));
+      describe_locks(request, false, [](std::uint64_t parent, std::string_view name) -> std::uint64_t {
+        return name == "d" ? parent * 10 : name == "e" ? parent * 10 + 1 : 0;
+      });
+      return std::vector<std::uint64_t>(std::begin(request.directories), std::end(request.directories));
+    };
+    using Ids = std::vector<std::uint64_t>;
+    fuse_rename_in rename{};
+    fuse_rename2_in rename2{};
+    rename.newdir = rename2.newdir = 8;
+    const ByteView body = std::as_bytes(std::span(&rename, 1)), body2 = std::as_bytes(std::span(&rename2, 1));
+    using namespace std::string_view_literals;
+    CHECK(locked(FUSE_RENAME, body, "d\0e\0"sv) == Ids{7, 8, 70, 81});
+    CHECK(locked(FUSE_RENAME2, body2, "d\0e\0"sv) == Ids{7, 8, 70, 81});
+    CHECK(locked(FUSE_RENAME2, body2, "image\0e\0"sv) == Ids{7, 8, 0, 81});
+    CHECK(locked(FUSE_RMDIR, {}, "d\0"sv) == Ids{7, 0, 70, 0});
+    CHECK(locked(FUSE_UNLINK, {}, "d\0"sv) == Ids{7, 0, 0, 0});
+    // Cut off: no name.
+    CHECK(locked(FUSE_RENAME, body, "d"sv) == Ids{7, 8, 70, 0});
+    CHECK(locked(FUSE_RENAME, body, ""sv) == Ids{7, 8, 0, 0});
   }
 
   TEST_CASE("errors become numbers at this edge only") {

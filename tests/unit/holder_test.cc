@@ -118,8 +118,11 @@ TEST_SUITE("holder") {
         "37 35 0:78 / /srv/none rw - fuse.vmfs  rw,fd=3\n"
         "38 35 0:79 / /srv/odd\\09a rw - tmpfs tmpfs rw\n"
         "39 35 none / /srv/x rw - tmpfs tmpfs rw\n"
+        "40 35 0:77 /two\\040words /srv/bound rw shared:1 - fuse.vmfs /srv/a\\012b rw\n"
         "garbage\n\n");
-    REQUIRE(mounts.size() == 4);
+    REQUIRE(mounts.size() == 5);
+    CHECK(mounts[1].root == "/");
+    CHECK(mounts[4].root == "/two words");
     CHECK(mounts[0].source == "/dev/sda1");
     CHECK(mounts[0].major == 8);
     CHECK(mounts[1].mountpoint == "/srv/two words\\040");

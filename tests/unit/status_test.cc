@@ -304,6 +304,16 @@ TEST_SUITE("status") {
     CHECK_FALSE(status_text(json(5), {}).empty());
   }
 
+  TEST_CASE("names are shown, and do not command the terminal") {
+    json status = status_to_json(facts(), config(), healthy_pair(), {}, {"first\nsecond \033[2J"});
+    status["images"][0]["path"] = "a\nb\r\033]0;x\a\u009b31mz\u00e4";
+    const std::string text = status_text(status, {});
+    CHECK(contains(text, "a\\x0ab\\x0d\\x1b]0;x\\x07\\x9b31mz\u00e4"));
+    CHECK(contains(text, "first\n     second \\x1b[2J"));
+    CHECK(text.find('\033') == text.npos);
+    CHECK(status_text(status, {.colour = true}).find("\033[2J") == text.npos);
+  }
+
   TEST_CASE("a store that no daemon serves") {
     json status = offline_status("/s", "", config(), "/s is not mounted\nmount it with:  vmfs mount /s M");
     CHECK(status["healthy"] == false);
