@@ -27,6 +27,7 @@
 #include "fs/seam/disk.h"
 #include "fs/volume/volume.h"
 #include "fs/volume/workers.h"
+#include "net/link/address.h"
 #include "net/link/asio_shell.h"
 #include "net/node/node.h"
 
@@ -147,7 +148,8 @@ Result<> Daemon::open_node() {
   options.volume = config.volume;
   options.node = config.node;
   options.node_name = config.node_name;
-  options.address = config.listen;
+  // What others are told to call. "All addresses" leads them to themselves.
+  if (auto listens = parse_address(config.listen); listens && !is_any(*listens)) options.address = config.listen;
   options.joining = config.joining;
   options.peers = config.peers;
   options.removed = config.removed;

@@ -37,7 +37,8 @@ std::optional<Volume::Loss> Volume::Impl::loss_of(ObjectId object, FinalHistory 
       auto known = history_contains(had.epochs, had.seq, here);
       // Whether the other node had all of it cannot be told: it had, if this node was not the owner.
       const bool whole = !had.epochs.empty() && raw(had.epochs.front().parent.epoch) == 0;
-      alone = !known.value_or(!whole && group.owner != node_);
+      const bool own = group.owner == node_ || (raw(group.owner) == 0 && group.taker != node_);
+      alone = !known.value_or(!whole && !own);
     }
   }
   if (!open && !alone) return {};

@@ -32,7 +32,7 @@ std::vector<BaseRange> joined(std::vector<BaseRange> ranges) {
 
 }  // namespace
 
-Result<std::optional<std::vector<BaseRange>>> Volume::touched_since(GroupId id, Position since) {
+Result<Volume::Touched> Volume::touched_since(GroupId id, Position since) {
   Impl& v = *impl_;
   std::shared_ptr<Inode> alive;
   VolumeGroup* group = v.find_group(id, alive);
@@ -45,22 +45,25 @@ Result<std::optional<std::vector<BaseRange>>> Volume::touched_since(GroupId id, 
     return {};
   };
   auto from = place(since.epoch);
-  if (!from) return std::nullopt;
+  if (!from) return Touched{};
   auto after = [&](Position position) {
     auto at = place(position.epoch);
     return at && (*at > *from || (*at == *from && position.seq > since.seq));
   };
-  if (after(state.recycled)) return std::nullopt;
+  if (after(state.recycled)) return Touched{};
 
   std::vector<BaseRange> ranges;
+  bool changed = false;
   RecordReader reader(*v.journal_, 0);
   for (;;) {
     auto view = reader.next(v.journal_->written_lsn());
-    if (!view && view.error().kind == ErrorKind::kNotFound) return std::nullopt;  // just recycled
+    if (!view && view.error().kind == ErrorKind::kNotFound) return Touched{};  // just recycled
     if (!view) return pass(std::move(view.error()));
     if (!*view) break;
     const RecordHeader& header = (*view)->header;
     if (header.group != raw(id) || !after({EpochId{header.epoch}, header.seq})) continue;
+    changed = changed || !(is_housekeeping(header.type) || header.type == RecordType::kReleased ||
+                           header.type == RecordType::kTaken);
     switch (header.type) {
       case RecordType::kWrite:
       case RecordType::kZero:
@@ -74,12 +77,12 @@ Result<std::optional<std::vector<BaseRange>>> Volume::touched_since(GroupId id, 
         break;
       }
       case RecordType::kBaseBegin:
-        return std::nullopt;
+        return Touched{};
       default:
         break;
     }
   }
-  return joined(std::move(ranges));
+  return Touched{changed, joined(std::move(ranges))};
 }
 
 Result<> Volume::keep_as_snapshot(GroupId id, const std::string& name) {
@@ -110,8 +113,12 @@ Result<> Volume::keep_as_snapshot(GroupId id, const std::string& name) {
     inode = v.find_image(id);
     if (!inode) return fail(ErrorKind::kNotFound, ENOENT, fmt::format("no image {}", id));
     std::unique_lock<ImageLock> lock(inode->image->lock);
-    VMFS_TRY(v.apply_fully(*inode));
     position = v.position_of(inode->image->group);
+    {
+      std::lock_guard group_lock(inode->image->group.mutex);
+      if (inode->image->group.kept == position) return {};  // by a follow that was cut off
+    }
+    VMFS_TRY(v.apply_fully(*inode));
   }
   // Without a lock: where the file system cannot share extents this takes as long as the image is large, and
   // neither the applier nor the peers' records for other images may wait so long.

@@ -286,9 +286,12 @@ class Volume {
                                              std::uint64_t length_max);
   Result<> base_read(GroupId group, std::uint64_t offset, std::span<std::byte> out);
 
-  // What the records after `since` in this journal touched; nothing if they have been recycled (then
-  // the whole image must be copied).
-  Result<std::optional<std::vector<BaseRange>>> touched_since(GroupId group, Position since);
+  // What the records after `since` in this journal did.
+  struct Touched {
+    bool changed = true;  // false: there are none but flushes, opens, closes and who owned it
+    std::optional<std::vector<BaseRange>> ranges;  // nothing: recycled, so the whole image must be copied
+  };
+  Result<Touched> touched_since(GroupId group, Position since);
   // Keeps the group's present state (image, or for the name space nothing but its listing) as
   // .snapshots/NAME/<path>, read-only. Applies what is unapplied first. Durable on return. Nothing may
   // change the group meanwhile: its gate is closed, and no peer sends it.

@@ -52,6 +52,8 @@ Result<HostPort> parse_address(std::string_view text) {
   return address;
 }
 
+bool is_any(const HostPort& address) { return address.host == "0.0.0.0" || address.host == "::"; }
+
 std::string to_string(const HostPort& address) {
   if (address.host.find(':') != std::string::npos)
     return fmt::format("[{}]:{}", address.host, address.port);

@@ -18,6 +18,8 @@ struct HostPort {
 
 // A missing port is kDefaultPort. kInvalid names what is wrong with the text.
 Result<HostPort> parse_address(std::string_view text);
+// All addresses of a machine: one can listen on them, and nobody can call them from elsewhere.
+bool is_any(const HostPort& address);
 // The text that parse_address() reads.
 std::string to_string(const HostPort& address);
 

@@ -122,9 +122,8 @@ void Node::Impl::follow(Peer& peer, GroupId group) {
   to_keep.push_back(group);
   const std::string name = snapshot_name(to_keep);
   for (GroupId each : to_keep) close_to_follow(each);
-  log_warning("{}: following {} (rule {}): {} records that only this node has are kept as {}",
-              shown(group), peer.info.name, mine.comparison.rule, mine.comparison.local_extra,
-              fmt::format(".snapshots/{}", name));
+  log_warning("{}: following {} (rule {}); {} records are only here", shown(group), peer.info.name,
+              mine.comparison.rule, mine.comparison.local_extra);
   struct Outcome {
     std::optional<std::vector<BaseRange>> ranges;
     std::map<GroupId, Kept> kept;
@@ -135,13 +134,19 @@ void Node::Impl::follow(Peer& peer, GroupId group) {
   blocking(
       Shell::Lane::kKeep,
       [this, to_keep, name, group, common, outcome]() -> Result<> {
-        VMFS_TRY(keep_aside(to_keep, name, outcome->kept));
-        if (group == kNameSpace || raw(common.epoch) == 0) return {};
-        VMFS_ASSIGN(outcome->ranges, volume.touched_since(group, common));
-        return {};
+        Volume::Touched touched;
+        if (group != kNameSpace && raw(common.epoch) != 0) {
+          (void)volume.final_position(group);  // who came through the gate before has ended
+          VMFS_ASSIGN(touched, volume.touched_since(group, common));
+          outcome->ranges = std::move(touched.ranges);
+        }
+        // A branch on which nothing was changed is given up without a trace.
+        return touched.changed ? keep_aside(to_keep, name, outcome->kept) : Result<>{};
       },
-      [this, id = peer.info.id, number = peer.connection->number, group, outcome](Result<> result) {
+      [this, id = peer.info.id, number = peer.connection->number, group, name, outcome](Result<> result) {
         for (const auto& [each, what] : outcome->kept) kept[each] = what;
+        if (auto known = outcome->kept.find(group); known != outcome->kept.end() && known->second.name == name)
+          log_notice("{}: what only this node had is kept as .snapshots/{}", shown(group), name);
         Peer* peer = peer_by_id(id);
         if (peer == nullptr || !peer->stream || peer->connection->number != number) return;
         GroupCourse* mine = course(*peer, group);

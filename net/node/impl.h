@@ -84,6 +84,7 @@ struct Peer {
   bool letting_go = false;  // images that its records take away are being kept
   std::set<GroupId> leaving;  // those images, on this connection
   bool heard = false;  // histories were compared since the start
+  std::int64_t connected_ns = 0;
   std::unordered_map<GroupId, GroupCourse> courses;
   // When the peer joined the flushes' wait: it is in sync once it has confirmed what was written then.
   bool counts = false;

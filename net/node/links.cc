@@ -190,6 +190,7 @@ void Node::Impl::established(Connection& connection) {
   }
   connection.established = true;
   peer.connection = &connection;
+  peer.connected_ns = now();
   set_deference(peer);
   peer.back_off.established();
   peer.persisted.last_contact_wall_ns = clock.wall_ns();

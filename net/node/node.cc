@@ -9,6 +9,7 @@ namespace vmfs {
 namespace {
 
 // Rates, trimming, what is kept about peers: nothing that anybody waits for.
+constexpr std::int64_t kCompareWait = 60'000'000'000;
 constexpr std::int64_t kPeriod = 1'000'000'000;
 
 }  // namespace
@@ -293,7 +294,12 @@ void Node::Impl::reconsider() {
 void Node::Impl::periodic(std::int64_t now_ns) {
   next_periodic_ns = now_ns + kPeriod;
   for (auto& peer : peers) {
-    if (!peer->stream) continue;
+    if (!peer->stream) {
+      // Its heartbeats come, so nothing else would end this; and who is frozen waits for it.
+      if (peer->connection != nullptr && now_ns - peer->connected_ns > kCompareWait)
+        close(*peer->connection, "histories could not be compared within a minute: is a disk hanging, here or there?", false);
+      continue;
+    }
     std::uint64_t sent = peer->stream->sender.bytes_sent();
     std::uint64_t received = peer->stream->receiver.bytes_received();
     peer->send_rate = (peer->send_rate + (sent - peer->counted_sent)) / 2;

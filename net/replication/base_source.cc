@@ -149,10 +149,10 @@ void BaseSource::prepare() {
         auto here = volume.touched_since(job.group, job.common);
         if (!here)
           work.result = pass(here.error());
-        else if (!*here)
+        else if (!here->ranges)
           job.whole = true;
         else
-          job.ranges = merge_ranges(std::move(job.ranges), **here);
+          job.ranges = merge_ranges(std::move(job.ranges), *here->ranges);
       },
       [this] {
         if (!work_->result) return finish(work_->result);

@@ -270,9 +270,10 @@ void ClusterWorld::flush(std::size_t index) {
   ClusterNode& node = *nodes_[index];
   const bool names = random_.one_in(4);
   const ObjectId object = names ? kNameSpace : pick_image();
-  if (node.volume->gate(object) != Gate::kOpen) return;
+  // Where nothing may be changed a flush promises nothing, and leaves no trace either.
+  const bool open = node.volume->gate(object) == Gate::kOpen;
   // It promises what is there now: not what a crash may have taken before.
-  if (crashed_) names ? settle_names(node, false) : settle(node, object, false);
+  if (crashed_ && open) names ? settle_names(node, false) : settle(node, object, false);
   ObjectRef image;
   if (!names) {
     auto opened = node.volume->open_image(object, true);
@@ -288,7 +289,7 @@ void ClusterWorld::flush(std::size_t index) {
   run_until([&] { return answer->has_value() || node.life != life; }, 30 * kSecond);
   if (node.life != life || node.disk.stopped()) return;
   if (image) node.volume->close_image(image);
-  if (!answer->has_value() || !**answer) return;
+  if (!answer->has_value() || !**answer || !open) return;
   // Who freezes acknowledges nothing that the peer does not have.
   const bool with_peer = freezes() || (before && node.in_sync());
   const bool on_both = with_peer && shared_.settings.mode == ReplicationMode::kSync;

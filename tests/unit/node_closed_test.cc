@@ -112,6 +112,21 @@ TEST_SUITE("node") {
     t.check_that_it_follows();
   }
 
+  TEST_CASE("a branch on which nothing was changed is given up without a copy of the image") {
+    Parting t(607);
+    t.cut();
+    REQUIRE(ok(t.b().promote("", true)) == "");  // a mistake
+    REQUIRE(ok(t.b().flush("web.img")) == "");
+    REQUIRE(ok(t.a().write("web.img", 100, "from a")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.mend();
+    t.settle();
+    CHECK(t.b().read("web.img", 100, 6) == "from a");
+    CHECK_FALSE(t.b().volume->group(t.web)->split);
+    CHECK(kept_copies(t.b(), "web.img").empty());
+    t.check_equal();
+  }
+
   TEST_CASE("freeze: a flush that was held is not acknowledged on a branch that is given up") {
     Parting t(606);
     for (Member* each : {&t.a(), &t.b()}) {

@@ -302,15 +302,16 @@ TEST_CASE("a failed primary fetches what it touched alone, and keeps it") {
   a.lose_power_and_open();
   auto touched = a->touched_since(id, common);
   REQUIRE(touched);
-  REQUIRE(*touched);
-  REQUIRE(!(*touched)->empty());
+  CHECK(touched->changed);
+  REQUIRE(touched->ranges);
+  REQUIRE(!touched->ranges->empty());
   REQUIRE(a->keep_as_snapshot(id, "left-a"));
   a->set_gate(id, Gate::kInconsistent);  // nothing comes to it any more: only now may it be replaced
-  auto ranges = **touched;
+  auto ranges = *touched->ranges;
   // What b wrote since reaches a as ranges too, in this test.
   auto news = b->touched_since(id, common);
-  REQUIRE((news && *news));
-  ranges.insert(ranges.end(), (*news)->begin(), (*news)->end());
+  REQUIRE((news && news->ranges));
+  ranges.insert(ranges.end(), news->ranges->begin(), news->ranges->end());
   base_copy(b, a, id, ranges);
   image = a.open_image(id, false);
   CHECK(a.read(*image, 0, 1 << 20) == b.read(*there, 0, 1 << 20));
