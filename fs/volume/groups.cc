@@ -426,6 +426,11 @@ Result<> Volume::Impl::begin_base(VolumeGroup& group, const RecordHeader& header
   return {};
 }
 
+void Volume::set_may_go(GroupId id, bool may) {
+  std::shared_ptr<Inode> alive;
+  if (VolumeGroup* group = impl_->find_group(id, alive)) group->may_go.store(may);
+}
+
 Result<> Volume::set_split(GroupId id, bool split) {
   Impl& v = *impl_;
   std::shared_ptr<Inode> alive;

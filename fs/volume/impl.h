@@ -179,6 +179,14 @@ struct Volume::Impl {
       VMFS_TRY(begin_epoch_locked(image.group));
     }
   }
+  // To take the image's name from it: so may a part of a copy that nobody completes.
+  Result<std::unique_lock<ImageLock>> enter_to_remove(VolumeImage& image) {
+    if (image.group.may_go.load()) {
+      std::unique_lock lock(image.lock);
+      if (image.group.may_go.load() && image.group.gate.load() == Gate::kInconsistent) return lock;
+    }
+    return enter<std::unique_lock<ImageLock>>(image);
+  }
   // With the image's lock from enter(): the record, the journal, the index.
   Result<> begin_writing(Object& handle);
   void end_writing(Object& handle);

@@ -206,7 +206,7 @@ Result<> Volume::Impl::remove_named(const Caller& caller, ObjectId parent, std::
   // Exclusively: no record of the image comes between what its removal says of it and the removal.
   std::unique_lock<ImageLock> image_lock;
   if (inode->image) {
-    VMFS_ASSIGN(image_lock, enter<std::unique_lock<ImageLock>>(*inode->image));
+    VMFS_ASSIGN(image_lock, enter_to_remove(*inode->image));
   }
   VMFS_TRY(enter_names(0));
   FinalHistory had;
@@ -256,7 +256,7 @@ Result<> Volume::rename(const Caller& caller, ObjectId from_parent, std::string_
   std::unique_lock<ImageLock> image_lock;
   if (replaced && replaced->image) {
     // A name taken from an image needs its token, as unlink does.
-    VMFS_ASSIGN(image_lock, v.enter<std::unique_lock<ImageLock>>(*replaced->image));
+    VMFS_ASSIGN(image_lock, v.enter_to_remove(*replaced->image));
     std::lock_guard open_lock(replaced->image->open_mutex);
     delete_now = replaced->image->opens == 0;
   }

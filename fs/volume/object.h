@@ -55,6 +55,8 @@ struct VolumeGroup {
   bool inconsistent = false;
   bool split = false;
 
+  std::atomic<bool> may_go{false};  // a part of a copy that nobody can complete: its name may be taken from it
+
   bool flushed() const {
     return last_change.load(std::memory_order_acquire) <=
            flush_completed.load(std::memory_order_acquire);

@@ -296,6 +296,9 @@ class Volume {
   // .snapshots/NAME/<path>, read-only. Applies what is unapplied first. Durable on return. Nothing may
   // change the group meanwhile: its gate is closed, and no peer sends it.
   Result<> keep_as_snapshot(GroupId group, const std::string& name);
+  // An image of which this node has a part of a copy (inconsistent) may be removed, though nobody may write it: whoever
+  // could complete it has left the volume. Until this is taken back.
+  void set_may_go(GroupId group, bool may);
   // Marks a split brain, or its end.
   Result<> set_split(GroupId group, bool split);
 

@@ -200,9 +200,9 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition& lo
       positions.stop(group);
       problem(fmt::format("whole-{}", group),
               fmt::format("{}: neither this node nor {} holds a whole copy\nbring back the node that it was "
-                          "copied from; if that is gone for good, restore the image from a backup under another "
-                          "name and remove this one",
-                          shown(group), peer.info.name));
+                          "copied from; if that is gone for good:  vmfs peer remove {} NODE; then remove the image, "
+                          "and restore it from a backup",
+                          shown(group), peer.info.name, shown(kNameSpace)));
       break;
   }
   peer.courses[group] = next;

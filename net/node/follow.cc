@@ -302,6 +302,18 @@ void Node::Impl::mark_split(GroupId group, bool split) {
       });
 }
 
+// Of a group of which this node has a part of a copy: whether the node that it was copied from may come back, or a
+// connected one has it whole.
+bool Node::Impl::can_be_completed(GroupId group) {
+  auto state = volume.group(group);
+  if (!state || peer_by_id(state->owner) != nullptr) return true;
+  return std::any_of(peers.begin(), peers.end(), [&](const auto& peer) {
+    if (!peer->stream) return true;  // it may have it
+    const GroupCourse* found = course(*peer, group);
+    return found != nullptr ? found->course != Course::kNeitherWhole : peer->stream->sender.positions().knows(group);
+  });
+}
+
 // The other side of a split has been removed from the volume: this one is all there is. (Another node whose histories
 // have been compared would say so if it were that side.)
 void Node::Impl::end_splits_of_nobody() {

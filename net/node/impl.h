@@ -290,6 +290,7 @@ struct Node::Impl final : Volume::Observer {
   bool all_heard() const;
   bool may_go_on_alone() const;
   bool is_split(const GroupState& state);
+  bool can_be_completed(GroupId group);
   void end_splits_of_nobody();
   bool active(GroupId group);
   std::int64_t taker_lag(Peer& peer);
@@ -377,6 +378,7 @@ struct Node::Impl final : Volume::Observer {
   // Of these what is unsettled waits until every peer was heard, also long after the start: a peer has a tail or
   // another branch of them.
   std::set<GroupId> must_hear;
+  std::set<GroupId> parts;  // of which this node has a part of a copy
   // Owned here; whether they are open or frozen may not be as `frozen` says yet.
   std::set<GroupId> unmatched;
   std::int64_t retry_flushes_ns = 0;  // 0: none waits for room in the journal

@@ -184,6 +184,7 @@ void Node::Impl::start() {
     peer->back_off.begin(started_ns);
   }
   for (const GroupState& state : volume.groups()) {
+    if (state.inconsistent) parts.insert(state.id);
     bool named = raw(state.owner) == 0 && state.taker == options.node;
     if (named) named_taker.push_back(state.id);
     if (named || (state.owner == options.node && volume.gate(state.id) == Gate::kSuspended))
@@ -285,6 +286,7 @@ void Node::Impl::reconsider() {
     go_on_letting_go(*peer);
     update_sync(*peer);
   }
+  for (GroupId group : parts) volume.set_may_go(group, !can_be_completed(group));
   settle();
   answer_wants();
   check_asking();

@@ -317,8 +317,9 @@ void Node::Impl::stranded_problems(const std::vector<GroupState>& groups, const 
   if (!inconsistent.empty())
     out.push_back(fmt::format("{}: inconsistent: the copy to this node was not finished, and nobody goes on with it\n"
                               "bring back the node that it was copied from, then:  vmfs wait {} in-sync\n"
-                              "if that is gone for good, restore it from a backup under another name",
-                              names(inconsistent), shown(kNameSpace)));
+                              "if that is gone for good:  vmfs peer remove {} NODE; then remove the image here, and "
+                              "restore it from a backup",
+                              names(inconsistent), shown(kNameSpace), shown(kNameSpace)));
   if (!released.empty())
     out.push_back(fmt::format("{}: handed to {}, which is away and may not have taken it: nobody may write it here\n"
                               "it is taken when they meet; to take it back, only if that node is certainly off:  "

@@ -21,6 +21,10 @@ void Node::Impl::group_changed(GroupId group, RecordType because) {
 
 void Node::Impl::on_group_changed(GroupId group, RecordType because) {
   auto state = volume.group(group);
+  if (state && state->inconsistent)
+    parts.insert(group);
+  else
+    parts.erase(group);
   if (!state) {
     unsettled.erase(group);
     closed_to_follow.erase(group);

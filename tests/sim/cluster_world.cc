@@ -175,14 +175,14 @@ void ClusterWorld::settle(ClusterNode& node, ObjectId object, bool forced) {
   if (!cells) return;
   const std::string wrong = images_.at(object).settle(*cells, forced, index_of(node),
                                                        node.volume->journal().written_lsn());
-  SIM_CHECK(wrong.empty(), "on {}, {}: {}", node.name, forced ? "taken by force" : "primary", wrong);
+  SIM_CHECK(wrong.empty(), "invariant {} on {}: {}", forced ? "5, taken by force" : "7, primary", node.name, wrong);
 }
 
 void ClusterWorld::settle_names(ClusterNode& node, bool forced) {
   const auto names = names_of(node);
   if (!names) return;
   const std::string wrong = names_.settle(*names, forced);
-  SIM_CHECK(wrong.empty(), "on {}, {}: {}", node.name, forced ? "taken by force" : "primary", wrong);
+  SIM_CHECK(wrong.empty(), "invariant {} on {}: {}", forced ? "5, taken by force" : "7, primary", node.name, wrong);
 }
 
 void ClusterWorld::settle_all(ClusterNode& node, bool forced) {

@@ -101,6 +101,31 @@ TEST_SUITE("node") {
     CHECK(ok(t.b().make("new.img")) == "");
   }
 
+  TEST_CASE("a part of a copy that nobody can complete can be removed, and nothing else done with it") {
+    SlowJoin t(625);
+    t.a().power_loss();
+    t.cluster.run(10 * kSecond);
+    REQUIRE_FALSE(t.b().promote("", true));
+    auto remove = [&] { return t.b().change([&] { return t.b().volume->unlink(t.b().caller, kRootObject, t.part); }); };
+    // It may be completed yet.
+    auto refused = remove();
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().number == EROFS);
+    REQUIRE(ok(remove_peer(t.b(), t.a().id)) == "");
+    t.cluster.run(kSecond);
+    refused = t.b().write(t.part, 0, "not a part of it");
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().number == EROFS);
+    REQUIRE(ok(remove()) == "");
+    CHECK(ok(t.b().write(t.whole, 0, "goes on")) == "");
+    // Another node that joins gets what there is, and is in sync with it.
+    Member& c = t.cluster.add("c", true);
+    c.settings = t.b().settings;
+    c.start({"b"});
+    REQUIRE(t.cluster.until([&] { return t.b().status().peers.size() == 1 && t.b().sync_of() == PeerSync::kInSync; }));
+    CHECK((t.b().stored() == c.stored()));
+  }
+
   TEST_CASE("an image that is removed while it is copied keeps nobody out of sync") {
     SlowJoin t(624);
     REQUIRE(ok(t.a().change([&] { return t.a().volume->unlink(t.a().caller, kRootObject, t.part); })) == "");
