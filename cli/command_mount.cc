@@ -99,6 +99,12 @@ Result<> mount_volume(const std::string& store_argument, const std::string& moun
 Result<> unmount_volume(const std::string& path, bool lazy) {
   VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kYes));
   if (target.mountpoint.empty()) {
+    if (auto status = read_holder_status(holder_status_path(target.store));
+        status && !holder_alive(*status) && daemon_alive(*status))
+      return fail(ErrorKind::kBusy, EBUSY,
+                  fmt::format("{} is not mounted here any more, and its daemon (process {}) is still closing it, or serves it "
+                              "to a container; when that has ended, its images are complete",
+                              path, status->daemon_pid));
     if (!forget_lost_mount(target.store))
       return fail(ErrorKind::kNotFound, EINVAL, fmt::format("{} is not mounted", path));
     fmt::print("{} was not mounted any more; its images are complete after:  vmfs recover {}\n", path, target.store);
@@ -106,8 +112,10 @@ Result<> unmount_volume(const std::string& path, bool lazy) {
   }
   std::optional<HolderStatus> status;
   if (auto read = read_holder_status(holder_status_path(target.store))) status = *read;
-  // Without it the volume goes on, and waiting for its end would be for nothing.
-  if (status && status->mountpoint != target.mountpoint)
+  // Without it the volume goes on, and waiting for its end would be for nothing. (A mount whose directory was renamed is
+  // not where the status says, but nothing is there either.)
+  if (const auto whole = status ? find_mount(status->mountpoint) : std::nullopt;
+      whole && status->mountpoint != target.mountpoint && whole->source == target.store)
     return fail(ErrorKind::kInvalid, EINVAL,
                 fmt::format("{0} only shows what is mounted on {1} (mount --bind)\nnot to show it there any more:  umount "
                             "{0}\nto unmount the volume:  vmfs umount {1}",
@@ -120,7 +128,12 @@ Result<> unmount_volume(const std::string& path, bool lazy) {
   if (lazy) return {};
   // Who ends well takes the status with it when the store is complete.
   auto left = read_holder_status(holder_status_path(target.store));
-  if (!left || !served || left->holder_pid != status->holder_pid) return {};
+  if (!left || left->holder_pid != status->holder_pid) return {};
+  if (!served) {
+    fmt::print("{} is unmounted, and nobody served it any more; its images are complete after:  vmfs recover {}\n",
+               target.mountpoint, target.store);
+    return {};
+  }
   return fail(ErrorKind::kIo, EIO,
               fmt::format("{} is unmounted, but its store is not complete: {}\nnothing that was acknowledged is lost: "
                           "it is in the journal; when that is mended:  vmfs recover {}",

@@ -94,7 +94,9 @@ Result<int> show(const std::vector<Question>& all, const StatusArguments& argume
   for (const Question& question : all) {
     auto answered = answer(question);
     // One whose daemon does not answer hides no other; what was asked wrongly, or by the wrong user, is an error.
-    if (!answered && (!question.paths.empty() || answered.error().number == EACCES))
+    const bool silent = !answered && answered.error().number != EACCES &&
+                        (question.paths.empty() || answered.error().number == ETIMEDOUT);
+    if (!answered && !silent)
       return pass(std::move(answered.error()));
     const nlohmann::json status =
         answered ? *answered

@@ -199,8 +199,8 @@ Result<> read_peer(const toml::table& table, const std::string& file, Config& co
                        "a peer needs an id or an address, else nobody can tell which node is meant");
   // Two nodes may have one name: a machine that was made anew joins before the old one is removed.
   for (const PeerInfo& other : config.peers)
-    if (peer.id != NodeId{} && other.id != NodeId{} ? other.id == peer.id
-                                                    : !peer.name.empty() && other.name == peer.name)
+    if (peer.id != NodeId{} ? other.id == peer.id
+                            : other.id == NodeId{} && !peer.name.empty() && other.name == peer.name)
       return section.bad(table.source().begin.line, "name",
                          fmt::format("the peer \"{}\" is already listed above", other.name));
   if (peer.id == config.node)

@@ -48,13 +48,17 @@ void record_peer(Config& config, const PeerInfo& peer) {
                            [&](const PeerInfo& other) { return other.id == peer.id; });
   if (same == config.peers.end())
     same = std::find_if(config.peers.begin(), config.peers.end(), [&](const PeerInfo& other) {
-      return other.id == NodeId{} && (other.address == peer.address || peer.address.empty() ||
+      return other.id == NodeId{} && ((!peer.address.empty() && other.address == peer.address) ||
                                       (!peer.name.empty() && other.name == peer.name));
     });
-  if (same == config.peers.end())
+  if (same == config.peers.end()) {
     config.peers.push_back(peer);
-  else
+  } else {
+    // What a person wrote counts as long as the node itself tells of no address.
+    const std::string address = peer.address.empty() ? same->address : peer.address;
     *same = peer;
+    same->address = address;
+  }
   std::erase(config.removed, peer.id);
 }
 

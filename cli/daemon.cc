@@ -1,6 +1,7 @@
 #include "cli/daemon.h"
 
 #include <fmt/format.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -277,6 +278,7 @@ unsigned daemon_threads(const Config& config) {
 }
 
 int run_daemon(const DaemonArguments& arguments) {
+  ::prctl(PR_SET_NAME, "vmfs");  // by whatever path it was started: see daemon_alive()
   auto link = DaemonLink::inherit();
   if (!link) {
     fmt::print(stderr, "error: {}\n", link.error().message);

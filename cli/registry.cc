@@ -56,7 +56,7 @@ std::vector<std::string> lost_mounts() {
 
 bool forget_lost_mount(const std::string& store) {
   auto holder = read_holder_status(holder_status_path(store));
-  return holder && !holder_alive(*holder) && ::unlink(holder_status_path(store).c_str()) == 0;
+  return holder && !holder_alive(*holder) && !daemon_alive(*holder) && ::unlink(holder_status_path(store).c_str()) == 0;
 }
 
 }  // namespace vmfs

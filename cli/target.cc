@@ -120,7 +120,7 @@ std::vector<Target> mounted_volumes() {
   std::vector<Target> out;
   const std::vector<MountEntry> mounts = vmfs_mounts();
   for (const MountEntry& mount : mounts)
-    if (mount.root == "/" && mount_from(mount.source, mounts) == &mount)
+    if (mount_from(mount.source, mounts) == &mount)
       out.push_back({mount.source, mount.mountpoint, ""});
   return out;
 }

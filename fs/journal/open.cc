@@ -78,6 +78,8 @@ Result<> Journal::Impl::adopt(JournalFiles& files, FoundLog& log) {
   for (const std::string& name : files.unfinished) VMFS_TRY(disk.remove(name, "journal.open"));
   // The disk may have no room for another file.
   auto take_spare = [&]() -> Result<FreeFile> {
+    // What a spare was before is gone for good before it is overwritten: see SegmentSet::take_spare_locked().
+    if (!files.spares.empty()) VMFS_TRY(disk.sync_directory("", "journal.open"));
     while (!files.spares.empty()) {
       FreeFile spare{std::move(files.spares.back()), nullptr};
       files.spares.pop_back();

@@ -169,8 +169,8 @@ Result<> SegmentSet::retire(std::uint64_t number) {
   }
   std::string name = spare_name(number);
   // One that was prepared for this number and never used may have that name still.
-  for (const FreeFile& spare : spares_)
-    if (spare.name == name) name = spare_name(spare_names_++ | (std::uint64_t{1} << 63));
+  while (std::any_of(spares_.begin(), spares_.end(), [&](const FreeFile& spare) { return spare.name == name; }))
+    name = spare_name(spare_names_++ | (std::uint64_t{1} << 63));
   VMFS_TRY(disk_.rename(segment_name(number), name, true, "journal.release"));
   names_unsynced_ = true;
   spares_.push_back({std::move(name), std::move(found->second)});

@@ -157,6 +157,9 @@ Result<ObjectId> Store::State::snapshot_directory(const std::vector<std::string>
   ObjectId parent = kRootObject;
   for (std::size_t i = 0; i < count; ++i) {
     if (ObjectId child = tree.child(parent, names[i]); tree.is_directory(child)) {
+      // An attempt that failed may have made it, and told nobody.
+      VMFS_ASSIGN(FileStat stat, disk.stat(tree.path(child), "store.copy"));
+      made.push_back({.object = child, .parent = parent, .name = names[i], .stat = stat, .target = ""});
       parent = child;
       continue;
     }

@@ -123,6 +123,7 @@ void Volume::Impl::flush_image(Volume& volume, std::shared_ptr<Inode> inode, con
     if (!through) break;
     std::shared_lock<ImageLock> lock(inode->image->lock);
     through = append_flush(group, caller);
+    if (is_closed(group)) continue;
     if (!through || events == epoch_events_.load()) break;
   }
   if (!through && through.error().kind == ErrorKind::kWouldWait)
@@ -137,6 +138,10 @@ void Volume::Impl::flush_image(Volume& volume, std::shared_ptr<Inode> inode, con
 
 void Volume::flush(Object& handle, const Caller& caller, std::function<void(Result<>)> done) {
   if (handle.inode->local) return done({});
+  // What this handle wrote is not in the image any more, if it was given up and not handed over.
+  const VolumeGroup& group = handle.inode->image->group;
+  if (handle.wrote.load() && handle.revocations != group.revocations.load() && !group.flushed())
+    return done(Impl::given_up());
   impl_->flush_image(*this, handle.inode, caller, std::move(done));
 }
 
@@ -145,21 +150,26 @@ void Volume::flush_names(const Caller& caller, std::function<void(Result<>)> don
   VolumeGroup& group = v.names_;
   if (group.flushed() && v.journal_->durable_lsn() >= group.last_change.load()) return done({});
   Result<Lsn> through = 0;
-  if (v.is_closed(group)) {
-    through = v.flush_of_closed(group);
-    if (through) return done(v.journal_->sync_through(*through));
-  } else {
+  std::optional<Lsn> of_closed;
+  {
     auto lock = v.lock_names();
     if (!lock) return done(Impl::unknown_outcome(lock.error()));
     for (;;) {
       const std::uint32_t events = v.epoch_events_.load();
+      if (v.is_closed(group)) {
+        through = v.flush_of_closed(group);
+        if (through) of_closed = *through;
+        break;
+      }
       if (auto begun = v.begin_epoch_locked(group); !begun && v.flush_needs(begun.error()))
         through = pass(std::move(begun.error()));
       else
         through = v.append_flush(group, caller);
+      if (v.is_closed(group)) continue;
       if (!through || events == v.epoch_events_.load()) break;
     }
   }
+  if (of_closed) return done(v.journal_->sync_through(*of_closed));
   if (!through && through.error().kind == ErrorKind::kWouldWait)
     return park(kNameSpace, [this, caller, done = std::move(done)] { flush_names(caller, done); });
   if (!through) return done(pass(std::move(through.error())));

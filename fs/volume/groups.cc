@@ -183,7 +183,7 @@ void Volume::begin_epochs(EpochCause cause) {
 Result<bool> Volume::begin_epoch_if_due(GroupId id) {
   Impl& v = *impl_;
   return v.with_group_locked(id, [&](VolumeGroup& group) -> Result<bool> {
-    if (!v.is_closed(group)) VMFS_TRY(v.begin_epoch_locked(group));
+    VMFS_TRY(v.begin_epoch_locked(group));
     return group.epoch_events.load() == v.epoch_events_.load();
   });
 }
@@ -210,7 +210,7 @@ Result<> Volume::go_on_alone(GroupId id) {
 
 Result<> Volume::Impl::begin_epoch_locked(VolumeGroup& group) {
   std::uint32_t events = epoch_events_.load(std::memory_order_acquire);
-  if (group.epoch_events.load() == events) return {};
+  if (group.epoch_events.load() == events || is_closed(group)) return {};
   bool owned = false;
   {
     std::lock_guard lock(group.mutex);

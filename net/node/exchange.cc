@@ -184,6 +184,11 @@ void Node::Impl::apply_course(Peer& peer, GroupId group, const GroupPosition& lo
       peer.stream->sender.note_durable(group, compared.common);
       break;
     case Course::kCopyToPeer:
+      if (!is_source(peer, local.group, local.owner)) {
+        if (positions.knows(group)) positions.stop(group);
+        peer.courses.erase(group);
+        return;
+      }
       positions.set(group, remote.position());
       positions.stop(group);
       peer.courses[group] = next;  // which is started, or not, by the following
@@ -243,6 +248,17 @@ void Node::Impl::regain(GroupId group, const Peer& peer) {
   must_hear.insert(group);
 }
 
+// Whether it is this node that copies the group to that peer: its owner does; if that is away or nobody, one of those
+// that have it. Never two: their copies would mix.
+bool Node::Impl::is_source(const Peer& target, GroupId group, NodeId owner) {
+  if (owner == options.node) return true;
+  return std::none_of(peers.begin(), peers.end(), [&](const auto& other) {
+    if (other.get() == &target || !other->stream) return false;
+    return other->info.id == owner ||
+           (raw(other->info.id) < raw(options.node) && other->stream->sender.positions().knows(group));
+  });
+}
+
 // Groups that the peer has not learned of in any other way: whoever may change them sends a copy.
 void Node::Impl::audit(Peer& peer) {
   if (peer.audit.empty() || peer.stream->sender.position() < peer.audit_lsn) return;
@@ -261,13 +277,18 @@ void Node::Impl::audit(Peer& peer) {
     if (positions.knows(group)) continue;
     auto state = volume.group(group);
     if (!state || state->inconsistent || state->history.empty()) continue;
-    // Its owner sends it; if that is nobody who could, whoever has it.
-    const bool anothers = state->owner != options.node && state->owner != peer.info.id && peer_by_id(state->owner) != nullptr;
-    if (anothers) continue;
+    if (!is_source(peer, group, state->owner)) continue;
     needs_copy(peer, group, "the peer has never had it");
   }
   // Nothing else may be on its way that would begin it.
   peer.stream->copies.advance();
+}
+
+// Once what is in the journal by now has been passed: the group's creation may be there.
+void Node::Impl::audit_again(Peer& peer, GroupId group) {
+  if (!peer.stream || peer.stream->sender.positions().knows(group)) return;
+  peer.audit.push_back(group);
+  peer.audit_lsn = volume.journal().written_lsn();
 }
 
 bool Node::Impl::receiving(GroupId group) {

@@ -90,7 +90,8 @@ void Node::Impl::close_to_follow(GroupId group) {
     given_up.push_back(std::move(it->second.done));
     it = flush_waits.erase(it);
   }
-  for (auto& done : given_up) done(fail(ErrorKind::kIo, EIO, "what was to be flushed is given up, and kept"));
+  const Error error{ErrorKind::kIo, EIO, "what was to be flushed is given up, and kept"};
+  for (auto& done : given_up) done(pass(error));
 }
 
 // It was not replaced after all. If that is `settled`, the group is as open as it was before; otherwise who may
@@ -324,8 +325,7 @@ void Node::Impl::end_splits_of_nobody() {
     for (auto& peer : peers)
       if (GroupCourse* found = course(*peer, state.id); found != nullptr && found->course == Course::kSplit) still = true;
     if (still) continue;
-    for (auto& peer : peers)
-      if (!peer->stream->sender.positions().knows(state.id)) peer->audit.push_back(state.id);
+    for (auto& peer : peers) audit_again(*peer, state.id);
     log_notice("{}: its other side has been removed from the volume: this one survives", shown(state.id));
     mark_split(state.id, false);
     if (state.owner != options.node) continue;

@@ -221,7 +221,9 @@ struct Node::Impl final : Volume::Observer {
   void regain(GroupId group, const Peer& peer);
   void apply_course(Peer& peer, GroupId group, const GroupPosition& local,
                     const GroupPosition& remote, bool first);
+  bool is_source(const Peer& target, GroupId group, NodeId owner);
   void audit(Peer& peer);
+  void audit_again(Peer& peer, GroupId group);
   bool receiving(GroupId group);  // a tail is on its way from a connected peer
   bool parted(GroupId group);     // this node follows a connected peer, or is about to
   GroupCourse* course(Peer& peer, GroupId group);

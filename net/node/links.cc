@@ -140,6 +140,7 @@ void Node::Impl::introduce(Connection& connection) {
     peer->info.id = NodeId{};  // so that it is told below
   } else if (dialed != nullptr && dialed != peer && raw(dialed->info.id) == 0) {
     // An address without an id turned out to be a peer that we knew already.
+    if (peer->info.address.empty()) peer->info.address = dialed->info.address;
     std::erase_if(peers, [dialed](const auto& other) { return other.get() == dialed; });
   } else if (dialed != nullptr && dialed != peer) {
     // Whoever answers at that address is another node.

@@ -443,6 +443,7 @@ void Node::Impl::freeze_or_thaw() {
 // One that is being released keeps its gate: if it stays here after all, its turn comes then.
 void Node::Impl::match_frozen() {
   const Gate from = frozen.load() ? Gate::kOpen : Gate::kFrozen, to = idle_gate();
+  bool opened = false;
   std::erase_if(unmatched, [&](GroupId group) {
     if (volume.gate(group) != from) return !releasing.contains(group);
     // What was held is not let go on a branch that is about to be given up.
@@ -450,8 +451,10 @@ void Node::Impl::match_frozen() {
     // What was received and cannot be shown yet keeps it closed; that is said by the volume, and tried again.
     if (!volume.change_gate(group, from, to)) return false;
     if (to == Gate::kOpen) volume.reopen(group);
+    opened = opened || to == Gate::kOpen;
     return true;
   });
+  if (opened && !flush_waits.empty()) check_flushes();
 }
 
 void Node::Impl::persist(Peer& peer) {

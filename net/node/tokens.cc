@@ -40,8 +40,7 @@ void Node::Impl::on_group_changed(GroupId group, RecordType because) {
   }
   // What this node has taken from somebody who never gave it to a peer, that peer gets now.
   if (because == RecordType::kTaken && state->owner == options.node)
-    for (auto& peer : peers)
-      if (peer->stream && !peer->stream->sender.positions().knows(group)) peer->audit.push_back(group);
+    for (auto& peer : peers) audit_again(*peer, group);
   // Images that a copy of the names has brought, and of which there is nothing here: whoever has them learns of that.
   if (because == RecordType::kBaseEnd && group == kNameSpace) {
     std::vector<GroupPosition> empty;

@@ -15,7 +15,7 @@ set -eu
 mount | sort >/before
 /vmfs/packaging/quickstart >/vmfs/first.log 2>&1
 mount | sort | diff /before -
-! ls -d /var/tmp/vmfs-quickstart.*
+if ls -d /var/tmp/vmfs-quickstart.*; then exit 1; fi
 /vmfs/packaging/quickstart --keep >/vmfs/second.log 2>&1
 cd /var/tmp/vmfs-quickstart.*
 echo hello >alpha/mnt/note
