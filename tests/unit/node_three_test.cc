@@ -10,7 +10,7 @@ namespace {
 
 // `a` owns everything; `b` and `c` joined it, and all know each other.
 struct ThreeNodes {
-  explicit ThreeNodes(std::uint64_t seed) : cluster(seed) {
+  explicit ThreeNodes(std::uint64_t seed, const std::vector<std::string>& images = {}) : cluster(seed) {
     for (const char* name : {"a", "b", "c"}) {
       Member& member = cluster.add(name, std::string(name) != "a");
       member.settings.mode = ReplicationMode::kSync;
@@ -18,6 +18,11 @@ struct ThreeNodes {
     a().start({});
     b().start({"a"});
     REQUIRE(in_sync(2));
+    for (const std::string& name : images) {
+      REQUIRE(ok(a().make(name)) == "");
+      for (int i = 0; i < 8; ++i) REQUIRE(ok(a().write(name, i * 100'000, std::string(100'000, 'd'))) == "");
+      REQUIRE(ok(a().flush(name)) == "");
+    }
     c().start({"a"});
     REQUIRE_MESSAGE(in_sync(3), why());
   }
@@ -70,6 +75,19 @@ struct ThreeNodes {
 }  // namespace
 
 TEST_SUITE("node") {
+  TEST_CASE("three nodes: who joins gets every image once, from its owner, though another one has it too") {
+    ThreeNodes t(54, {"web.img", "db.img"});
+    t.check_equal();
+    for (const PeerStatus& peer : t.a().status().peers)
+      if (peer.peer.id == t.c().id) CHECK(peer.copies_whole == 3);  // and the names
+    for (const PeerStatus& peer : t.b().status().peers)
+      if (peer.peer.id == t.c().id) CHECK(peer.copies_whole == 0);
+    REQUIRE(ok(t.a().write("web.img", 0, "more")) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    CHECK(t.c().read("web.img", 0, 4) == "more");
+    t.check_equal();
+  }
+
   TEST_CASE("three nodes: what is flushed is on both peers, and goes on when one of them is cut off") {
     ThreeNodes t(51);
     REQUIRE(ok(t.a().make("web.img")) == "");
