@@ -156,7 +156,6 @@ Result<> Daemon::open_node() {
   options.removed = config.removed;
   options.settings = config.settings;
   options.start_alone_after_ns = config.start_alone_after_ns;
-  options.continues = link_.resumed();
   options.seed = random_u64();
   options.mountpoint = link_.mountpoint();
   node_ = std::make_unique<Node>(*volume_, *shell_, system_clock(), options, callbacks());

@@ -1,4 +1,4 @@
-// The world as a node sees it in production: one thread with an Asio io_context, two threads for
+// The world as a node sees it in production: one thread with an Asio io_context, three threads for
 // what may block, TCP for links. No Asio header is included here.
 #pragma once
 

@@ -356,7 +356,6 @@ struct Node::Impl final : Volume::Observer {
   std::unordered_map<GroupId, Wanted> wanted;
   std::set<GroupId> releasing, taking;
   std::unordered_map<GroupId, std::int64_t> reopen_again_ns;  // see give_up_asking()
-  std::vector<GroupId> named_taker;  // released to this node, to be taken once settled
   std::set<GroupId> unsettled;       // owned here since before the start, or named to us: not resumed yet
   std::vector<std::unique_ptr<Promotion>> promotions;
   std::vector<std::unique_ptr<Resolution>> resolutions;

@@ -186,7 +186,6 @@ void Node::Impl::start() {
   for (const GroupState& state : volume.groups()) {
     if (state.inconsistent) parts.insert(state.id);
     bool named = raw(state.owner) == 0 && state.taker == options.node;
-    if (named) named_taker.push_back(state.id);
     if (named || (state.owner == options.node && volume.gate(state.id) == Gate::kSuspended))
       unsettled.insert(state.id);
   }

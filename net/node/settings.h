@@ -24,8 +24,6 @@ struct NodeOptions {
   // After a start, go on alone with the owned groups if the peers have not been heard for so long;
   // 0: never (a person says `promote --force`).
   std::int64_t start_alone_after_ns = 0;
-  // Only the daemon was started again and the FUSE connection lives: ownership goes on at once.
-  bool continues = false;
   std::uint64_t seed = 0;  // of the back-off's jitter; 0: random
   std::string mountpoint;  // for messages: where a person finds the volume
 };

@@ -40,8 +40,8 @@ struct Judgement {
   Comparison comparison;
 };
 
-// Both sides judge the same two positions and get mirrored courses. `reported`: who has an open
-// writer is taken from the positions.
+// Both sides judge the same two positions and get mirrored courses. Who has an open writer
+// is taken from the positions.
 Judgement judge(const GroupPosition& local, const GroupPosition& remote);
 
 const char* to_string(Course course);

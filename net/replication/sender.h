@@ -36,8 +36,8 @@ class Sender {
   };
   static constexpr std::size_t kLinkQueue = 2u << 20;
 
-  // from: a hint where the peer's needs begin (PeerState::confirmed), checked while reading.
-  // positions: what the peer holds. `stopped` groups are known there but do not flow.
+  // from: a hint where the peer's needs begin (PeerState::confirmed), checked while reading. What the peer holds is said
+  // by positions(); groups that are stopped there are known to it and do not flow.
   Sender(Volume& volume, Clock& clock, Events& events, Lsn from);
 
   StreamPosition& positions() { return positions_; }

@@ -52,7 +52,7 @@ class Session {
     Message message;
   };
   struct EstablishedAction {};  // hands shaken: peer() is who it is
-  // The connection is to be closed. refused: one side said no (retry rarely); ours: we did.
+  // The connection is to be closed. refused: one side said no (retry rarely).
   struct CloseAction {
     std::string why;
     bool refused = false;

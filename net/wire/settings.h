@@ -36,7 +36,7 @@ struct VolumeSettings {
 // Another node of the volume.
 struct PeerInfo {
   NodeId id{};          // 0: not known yet, only its address (just joined by a token)
-  std::string name;     // unique in the volume; may be empty until first contact
+  std::string name;     // may be empty until first contact; two nodes may have one name
   std::string address;  // "host:port"; empty: it dials, we do not
   friend bool operator==(const PeerInfo&, const PeerInfo&) = default;
 };

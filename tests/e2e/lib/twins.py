@@ -362,7 +362,8 @@ class TwinTrees:
         def timed(root):
             os.utime(f"{root}/{one}", ns=(moment, moment + 1), follow_symlinks=False)
             status = os.lstat(f"{root}/{one}")
-            return status.st_atime_ns, status.st_mtime_ns
+            # A path may lead through the very link that it ends at, which counts as reading it: the mount has no atime of that.
+            return None if stat.S_ISLNK(status.st_mode) else status.st_atime_ns, status.st_mtime_ns
 
         def changed(action):
             """Which of the times of a path an action moved on."""
