@@ -108,7 +108,8 @@ TEST_SUITE("node") {
     t.cut();
     t.cluster.run(60 * kSecond);
     CHECK(t.a().volume->gate(t.web) == Gate::kSuspended);
-    for (const EpochEntry& epoch : t.a().volume->group(t.web)->history) CHECK(epoch.cause != EpochCause::kForced);
+    const GroupState state = *t.a().volume->group(t.web);
+    for (const EpochEntry& epoch : state.history) CHECK(epoch.cause != EpochCause::kForced);
     t.check_that_it_follows();
   }
 
