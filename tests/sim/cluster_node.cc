@@ -85,7 +85,6 @@ bool ClusterNode::start(const std::vector<ClusterNode*>& peers, bool resume) {
   node_options.address = name;
   node_options.joining = joining_;
   node_options.settings = shared_.settings;
-  node_options.continues = resume;
   node_options.seed = shared_.random.next() | 1;
   node_options.peers = known_peers_;
   NodeCallbacks callbacks;

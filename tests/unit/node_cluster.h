@@ -155,7 +155,6 @@ inline void Member::start(std::vector<std::string> peers, bool resume) {
   options.node_name = name;
   options.address = name;
   options.joining = joining;
-  options.continues = resume;
   options.settings = settings;
   options.start_alone_after_ns = start_alone_after_ns;
   options.removed = removed;
