@@ -1,4 +1,6 @@
 // Preparing segments ahead of use, and releasing those that are not needed any more.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 
@@ -18,6 +20,16 @@ void Journal::Impl::set_message(std::string text) {
   message = std::move(text);
 }
 
+// The last of the space is not the journal's: without room for the state of the store no checkpoint could be made, and
+// so nothing that is in the journal would ever be freed.
+Result<> Journal::Impl::room_for_a_file() {
+  constexpr std::uint64_t kForTheState = 1u << 20;
+  VMFS_ASSIGN(DiskSpace space, disk.space("journal.prepare"));
+  if (space.available >= options.segment_size + kForTheState) return {};
+  return fail(ErrorKind::kNoSpace, ENOSPC,
+              fmt::format("{}: no room for another segment: {} bytes are free", disk.display(""), space.available));
+}
+
 Result<> Journal::Impl::prepare_next(std::uint64_t needed) {
   std::lock_guard space(space_mutex);
   for (;;) {
@@ -25,7 +37,9 @@ Result<> Journal::Impl::prepare_next(std::uint64_t needed) {
     if (number > needed) return {};
     if (number - geometry.number(oldest.load(std::memory_order_acquire)) >= segments.count_max())
       return fail(ErrorKind::kNoSpace, ENOSPC, "the journal is full");
-    VMFS_TRY(segments.make_ready(number, segments.files() < segments.count_max()));
+    const bool may_create = segments.files() < segments.count_max();
+    if (may_create && segments.spares() == 0) VMFS_TRY(room_for_a_file());
+    VMFS_TRY(segments.make_ready(number, may_create));
     std::lock_guard lock(reservation_lock);
     ready_through = number;
   }
