@@ -76,8 +76,8 @@ struct Journal::Impl {
 
   // --- space.cc
   Result<bool> prepare_segments();
-  // Makes segments ready up to `needed`. kNoSpace if the limit or the disk does not allow it.
   Result<> room_for_a_file();
+  // Makes segments ready up to `needed`. kNoSpace if the limit or the disk does not allow it.
   Result<> prepare_next(std::uint64_t needed);
   std::uint64_t prepared_through();
   Result<> release_through(Lsn lsn);

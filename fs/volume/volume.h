@@ -151,8 +151,9 @@ class Volume {
   // --- Images (image_io.cc) -----------------------------------------------------------------------
 
   // Each open is matched by one close. The first change of an image through any handle, and the close of the last
-  // handle that made one, are records (kOpen, kClose), the latter if it can be written. `writable`: the handle may write. `has_written`: it goes on after
-  // a restart and had written before, so that its image counts as active while it is locked.
+  // handle that made one, are records (kOpen, kClose), the latter if it can be written. `writable`: the handle may
+  // write. `has_written`: it goes on after a restart and had written before, so that its image counts as active
+  // while it is locked.
   Result<ObjectRef> open_image(ObjectId object, bool writable, bool has_written = false);
   // The last close of an unlinked image deletes it, on its owner.
   void close_image(const ObjectRef& image);
@@ -177,9 +178,9 @@ class Volume {
   // The same for the name space: fsync of a directory.
   void flush_names(const Caller&, std::function<void(Result<>)> done);
 
-  // A request got kWouldWait from a change of `group`: `retry` is called once, by run_parked()
-  // (that is, by VolumeWorkers' slow lane or by a test), when that may have changed (maybe at once). The retry must make its call before
-  // it returns, on the same thread: that is how refuse() answers it.
+  // A request got kWouldWait from a change of `group`: `retry` is called once, by run_parked() (that is, by
+  // VolumeWorkers' slow lane or by a test), when that may have changed (maybe at once). The retry must make its
+  // call before it returns, on the same thread: that is how refuse() answers it.
   void park(GroupId group, std::function<void()> retry);
   // Runs the retries that may go on. True if there was one.
   bool run_parked();
