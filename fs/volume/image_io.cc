@@ -75,6 +75,7 @@ Result<> Volume::Impl::begin_writing(Object& handle) {
 // No record where nothing may be added, or an epoch would have to begin for it: what cannot be said does not
 // keep a handle from being closed.
 void Volume::Impl::end_writing(Object& handle) {
+  if (!handle.wrote.load()) return;  // nobody writes through a handle that is being closed
   VolumeImage& image = *handle.inode->image;
   VolumeGroup& group = image.group;
   std::shared_lock<ImageLock> lock(image.lock);

@@ -187,10 +187,10 @@ struct Volume::Impl {
     }
     return enter<std::unique_lock<ImageLock>>(image);
   }
-  // With the image's lock from enter(): the record, the journal, the index.
   Result<> begin_writing(Object& handle);
   void end_writing(Object& handle);
   Result<> append_moment(VolumeGroup& group, RecordType type);
+  // With the image's lock from enter(): the record, the journal, the index.
   Result<> write_locked(Object& handle, const Caller& caller, std::uint64_t offset, ByteView bytes);
   Error closed_gate(GroupId group, Gate gate);
   // kWouldWait for something else than a gate.
@@ -362,9 +362,9 @@ struct Volume::Impl {
   // Why an epoch could not begin: without peers there is nobody whom a full journal would keep from learning of it.
   bool flush_needs(const Error& error) const { return hooks_ || error.kind != ErrorKind::kWouldWait; }
   Result<Lsn> append_flush(VolumeGroup& group, const Caller& caller);
-  // Its end. kWouldWait: the journal is full.
   static tl::unexpected<Error> given_up();
   Result<Lsn> flush_of_closed(VolumeGroup& group);
+  // Its end. kWouldWait: the journal is full.
   Result<Lsn> append_flush_record(VolumeGroup& group, const Caller& caller);
   void finish_flush(VolumeGroup& group, Lsn through, std::function<void(Result<>)> done);
 

@@ -279,6 +279,7 @@ void Node::Impl::remove_peer(NodeId id, Done done) {
   std::erase_if(peers, [peer](const auto& other) { return other.get() == peer; });
   volume.remove_peer(id);
   end_splits_of_nobody();
+  look_at_parts();
   log_notice("{}: removed from the volume", name);
   if (callbacks.peer_removed) callbacks.peer_removed(id);
   freeze_or_thaw();

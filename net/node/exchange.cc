@@ -123,6 +123,7 @@ void Node::Impl::compare_all(Peer& peer) {
   for (const GroupState& state : volume.groups()) peer.audit.push_back(state.id);
   peer.audit_lsn = volume.journal().written_lsn();
   end_splits_of_nobody();
+  look_at_parts();
   update_sync(peer);
   pump_all();
   // Whatever waited for the owner to be reachable.

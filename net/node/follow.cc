@@ -315,6 +315,10 @@ bool Node::Impl::can_be_completed(GroupId group) {
   });
 }
 
+void Node::Impl::look_at_parts() {
+  for (GroupId group : parts) volume.set_may_go(group, !can_be_completed(group));
+}
+
 // The other side of a split has been removed from the volume: this one is all there is. (Another node whose histories
 // have been compared would say so if it were that side.)
 void Node::Impl::end_splits_of_nobody() {

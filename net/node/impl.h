@@ -249,7 +249,7 @@ struct Node::Impl final : Volume::Observer {
   Gate idle_gate() const { return frozen.load() ? Gate::kFrozen : Gate::kOpen; }
   Peer* best_peer();
   // Whether the peer, which is connected, gets this group's records as they come.
-  static bool goes_to(Peer& peer, GroupId group);
+  bool goes_to(Peer& peer, GroupId group);
 
   // --- follow.cc
   void start_follows(Peer& peer);
@@ -293,6 +293,7 @@ struct Node::Impl final : Volume::Observer {
   bool may_go_on_alone() const;
   bool is_split(const GroupState& state);
   bool can_be_completed(GroupId group);
+  void look_at_parts();  // once a second, and when who could complete them comes or goes
   void end_splits_of_nobody();
   bool active(GroupId group);
   std::int64_t taker_lag(Peer& peer);

@@ -8,8 +8,9 @@
 namespace vmfs {
 namespace {
 
-// Rates, trimming, what is kept about peers: nothing that anybody waits for.
+// So long a connected peer may take until the histories are compared.
 constexpr std::int64_t kCompareWait = 60'000'000'000;
+// Rates, trimming, what is kept about peers: nothing that anybody waits for.
 constexpr std::int64_t kPeriod = 1'000'000'000;
 
 }  // namespace
@@ -285,7 +286,6 @@ void Node::Impl::reconsider() {
     go_on_letting_go(*peer);
     update_sync(*peer);
   }
-  for (GroupId group : parts) volume.set_may_go(group, !can_be_completed(group));
   settle();
   answer_wants();
   check_asking();
@@ -294,6 +294,7 @@ void Node::Impl::reconsider() {
 
 void Node::Impl::periodic(std::int64_t now_ns) {
   next_periodic_ns = now_ns + kPeriod;
+  look_at_parts();
   for (auto& peer : peers) {
     if (!peer->stream) {
       // Its heartbeats come, so nothing else would end this; and who is frozen waits for it.

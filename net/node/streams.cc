@@ -477,8 +477,10 @@ void Node::Impl::persist(Peer& peer) {
 }
 
 bool Node::Impl::goes_to(Peer& peer, GroupId group) {
-  const StreamPosition& positions = peer.stream->sender.positions();
-  return positions.knows(group) && !positions.stopped(group);
+  Sender& sender = peer.stream->sender;
+  if (sender.positions().stopped(group)) return false;
+  // One that was made a moment ago is on its way; of one that the stream has passed by the peer has nothing.
+  return sender.positions().knows(group) || sender.position() < volume.last_record(group);
 }
 
 Peer* Node::Impl::best_peer() {

@@ -327,6 +327,20 @@ TEST_SUITE("node") {
     CHECK(t.a().read("web.img", 0, 4) == "mine");
   }
 
+  TEST_CASE("and what was made a moment before") {
+    TwoNodes t(13, ReplicationMode::kAsync);
+    REQUIRE(ok(t.a().make("new.img")) == "");
+    REQUIRE(ok(t.a().write("new.img", 0, "new")) == "");
+    const GroupId made = t.a().group("new.img");
+    t.a().clean_stop();
+    REQUIRE(t.cluster.until([&] {
+      auto state = t.b().volume->group(made);
+      return state && state->owner == t.b().id;
+    }));
+    CHECK(t.b().read("new.img", 0, 3) == "new");
+    CHECK(ok(t.b().write("new.img", 0, "b's")) == "");
+  }
+
   TEST_CASE("on-peer-loss = freeze holds writes until the peer is back") {
     TwoNodes t(70);
     VolumeSettings settings = t.a().settings;
