@@ -3,6 +3,7 @@
 
 import os
 import re
+import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -124,10 +125,19 @@ def check_map(files):
             yield f"README.md: does not name {folder}/"
 
 
+def check_python(files):
+    """Names that nothing defines would be found only by the run that comes there."""
+    scripts = [os.path.join(ROOT, path) for path in files if path.endswith(".py") or re.match("#!.*python", read(path))]
+    said = subprocess.run([sys.executable, "-m", "pyflakes", *scripts], capture_output=True, text=True, check=False)
+    for line in (said.stdout + said.stderr).splitlines():
+        yield line.removeprefix(ROOT + "/")
+
+
 def main():
     files = source_files()
     problems = []
-    for check in (check_layers, check_sizes, check_type_names, check_words, check_top_level, check_map):
+    for check in (check_layers, check_sizes, check_type_names, check_words, check_python, check_top_level,
+                  check_map):
         problems += check(files)
     for problem in problems:
         print(problem)

@@ -8,7 +8,6 @@ import struct
 
 from lib.nodes import Node, Pair, vmfs
 from lib.runner import case
-from lib.scratch import run, wait_until
 
 
 def tree_of(directory):

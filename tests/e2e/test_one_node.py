@@ -5,6 +5,7 @@ import hashlib
 import mmap
 import os
 import sqlite3
+import time
 
 from lib.nodes import Node, seconds_of, vmfs
 from lib.runner import Settings, case

@@ -34,7 +34,7 @@ def quickstart_on_a_fresh_debian(scratch):
     sources = [name for name in os.listdir(ROOT) if name not in ("build", ".git")]
     run("cp", "-a", *(os.path.join(ROOT, name) for name in sources), os.path.join(root, "vmfs"))
     try:
-        inside(root, "sh", "-c", SCRIPT, options=["--bind=/dev/fuse", "--capability=all", "--tmpfs=/tmp"], timeout=1100)
+        inside(root, "sh", "-c", SCRIPT, options=["--bind=/dev/fuse", "--capability=all", "--tmpfs=/tmp:mode=1777"], timeout=1100)
     finally:
         for name in ("first.log", "second.log"):
             path = os.path.join(root, "vmfs", name)
