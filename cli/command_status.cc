@@ -205,8 +205,8 @@ void add_status_commands(CommandLine& line) {
   line.add("wait", "Wait until a volume is in some state")
       .required("MOUNTPOINT", wait_arguments->path, "a mount point or PATH")
       .required("STATE", wait_arguments->condition, {"connected", "in-sync", "ready", "primary"},
-                "connected: to every peer; in-sync: every peer has everything; ready: it is settled "
-                "who owns what; primary: this node may write")
+                "connected: to every peer; in-sync: every peer has everything; ready: guests may be "
+                "started; primary: this node may write")
       .optional("--timeout", wait_arguments->timeout, "seconds (default: for ever); exit status 4")
       .runs([wait_arguments] { return report(wait_for(*wait_arguments)); });
 }

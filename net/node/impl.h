@@ -84,6 +84,7 @@ struct Peer {
   bool letting_go = false;  // images that its records take away are being kept
   std::set<GroupId> leaving;  // those images, on this connection
   bool heard = false;  // histories were compared since the start
+  bool brought = false;  // since then it has said that all it has is here
   std::int64_t connected_ns = 0;
   std::unordered_map<GroupId, GroupCourse> courses;
   // When the peer joined the flushes' wait: it is in sync once it has confirmed what was written then.
@@ -329,6 +330,7 @@ struct Node::Impl final : Volume::Observer {
   void stranded_problems(const std::vector<GroupState>& groups, const std::vector<PeerStatus>& shown_peers,
                          std::vector<std::string>& out);
   bool ready(std::string* why);
+  bool brings(const Peer& peer);
 
   Node& node;
   Volume& volume;

@@ -48,7 +48,7 @@ struct NodeCallbacks {
 enum class Condition : std::uint8_t {
   kConnected,  // a link to every peer
   kInSync,     // every peer is in sync, and this node lacks nothing that they have
-  kReady,      // ownership of every group is settled: resumed here, or another's
+  kReady,      // ownership of every group is settled (resumed here, or another's), and what the peers had is here
   kPrimary,    // this node may change the given groups
 };
 

@@ -73,13 +73,30 @@ bool Node::Impl::ready(std::string* why) {
                                    ? fmt::format(" and {} more", unsettled.size() - 1)
                                    : std::string()));
   }
-  if (all_heard() || may_go_on_alone()) return true;
-  // Not everybody was heard: ready if all is ours anyway (taken by force, or the daemon went on).
+  std::string missing;
+  if (!all_heard() && !may_go_on_alone()) missing = "not every peer has been heard";
+  for (const auto& peer : peers)
+    if (peer->heard && brings(*peer)) missing = fmt::format("not all that {} has is here yet", peer->info.name);
+  if (missing.empty()) return true;
+  // Ready if all is ours anyway (taken by force, or the daemon went on).
   for (const GroupState& state : volume.groups())
     if (state.owner != options.node || volume.gate(state.id) != Gate::kOpen)
-      return because(fmt::format("{} belongs to {}, and not every peer has been heard",
-                                 shown(state.id), name_of(state.owner)));
+      return because(fmt::format("{} belongs to {}, and {}", shown(state.id), name_of(state.owner), missing));
   return true;
+}
+
+// A guest that starts from what an image was a while ago would write upon that: its first write takes the token, and what
+// it has read by then is in its memory. So what the peer had is here first, but for copies: they may take hours, and
+// what they replace cannot be used meanwhile.
+bool Node::Impl::brings(const Peer& peer) {
+  if (peer.brought) return false;
+  bool whole = true;
+  for (const auto& [group, found] : peer.courses) {
+    auto state = volume.group(group);
+    if (found.course == Course::kReceive && state && !state->inconsistent && state->seq < found.until.seq) return true;
+    if (found.course == Course::kNeitherWhole) whole = false;  // nothing ends that but a person
+  }
+  return whole && !peer.told.copying;
 }
 
 // What the peer has of the group, as far as known here.

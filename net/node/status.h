@@ -96,7 +96,7 @@ struct NodeStatus {
   NodeId node{};
   std::string node_name;
   VolumeSettings settings;
-  bool ready = false;  // ownership is settled (the condition of `vmfs wait ready`)
+  bool ready = false;  // guests may be started (Condition::kReady)
   std::string ready_reason;  // what it waits for
   std::vector<PeerStatus> peers;
   std::vector<ImageStatus> images;  // by path; the name space first

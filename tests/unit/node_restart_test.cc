@@ -52,6 +52,33 @@ TEST_SUITE("node") {
     t.check_equal();
   }
 
+  // Guests are started then, and would write upon what they have read.
+  TEST_CASE("a node is ready when what the peer had is here") {
+    TwoNodes t(44, ReplicationMode::kAsync);
+    for (const char* name : {"web.img", "db.img"}) REQUIRE(ok(t.a().make(name)) == "");
+    REQUIRE(ok(t.a().write("web.img", 0, "before")) == "");
+    t.settle();
+    t.a().clean_stop();
+    t.cluster.run(kSecond);
+    REQUIRE(ok(t.b().make("new.img")) == "");
+    for (const char* name : {"web.img", "db.img", "new.img"}) {
+      for (std::uint64_t i = 1; i <= 8; ++i) REQUIRE(ok(t.b().write(name, i << 17, std::string(1 << 17, 'x'))) == "");
+      REQUIRE(ok(t.b().write(name, 0, "after!")) == "");
+    }
+    t.a().start({"b"});
+    REQUIRE(t.cluster.until([&] { return t.a().status().ready; }));
+    for (const char* name : {"web.img", "db.img", "new.img"}) {
+      CAPTURE(name);
+      CHECK(t.a().read(name, 0, 6) == "after!");
+    }
+    // It stays so, whatever comes.
+    t.b().kill();
+    t.cluster.run(kSecond);
+    CHECK(t.a().status().ready);
+    t.b().start({"a"});
+    t.check_equal();
+  }
+
   TEST_CASE("an owner that remembers less of what the peer has than the peer has does not wait for it") {
     TwoNodes t(43, ReplicationMode::kSync, 64u << 20);
     REQUIRE(ok(t.a().make("web.img")) == "");
