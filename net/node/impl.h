@@ -24,6 +24,7 @@
 #include "net/node/node.h"
 #include "net/node/written_times.h"
 #include "net/ownership/decisions.h"
+#include "net/replication/backlog.h"
 #include "net/replication/base_source.h"
 #include "net/replication/receiver.h"
 #include "net/replication/sender.h"
@@ -395,7 +396,7 @@ struct Node::Impl final : Volume::Observer {
   std::atomic<Lsn> shipped{0};       // every stream has dealt with what is below
   std::atomic<bool> wake_sent{false};
   std::atomic<Lsn> confirmed{0};     // received by every counting peer
-  std::atomic<std::uint64_t> backlog_max{64u << 20};
+  std::atomic<std::uint64_t> backlog_max{Backlog::kStart};
   std::atomic<bool> throttled{false};
   std::atomic<ReplicationMode> mode{ReplicationMode::kAsync};
   std::int64_t pump_at_ns = 0;  // 0: not planned
@@ -427,6 +428,7 @@ class PeerStream final : public Sender::Events, public Receiver::Events, public 
   Sender sender;
   Receiver receiver;
   BaseSource copies;
+  Backlog backlog;
 };
 
 }  // namespace vmfs

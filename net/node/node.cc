@@ -314,12 +314,7 @@ void Node::Impl::periodic(std::int64_t now_ns) {
     for (const auto& [group, course] : peer->courses)
       if (course.course == Course::kCopyToPeer && !course.started) failed.push_back(group);
     for (GroupId group : failed) needs_copy(*peer, group, "the copy before failed");
-    if (peer->counts) {
-      // About a second of what the link was seen to carry; at least enough to see it.
-      constexpr std::uint64_t kLeast = 8u << 20, kMost = 256u << 20;
-      backlog_max = std::clamp<std::uint64_t>(std::max<std::uint64_t>(peer->send_rate, kLeast), kLeast,
-                                              kMost);
-    }
+    peer->stream->backlog.second(peer->stream->sender.received(), volume.journal().written_lsn());
     // Histories need not reach back below what every peer has; only long ones are worth the work.
     if (peers.size() == 1 && peer->sync == PeerSync::kInSync) {
       constexpr std::size_t kLong = 16;

@@ -7,9 +7,9 @@
 namespace vmfs {
 namespace {
 
-// A peer begins to count for flushes when it is this close: a flush then waits a second or so at most
-// for the rest. In sync it is when it has confirmed everything written at that moment.
-constexpr std::uint64_t kJoinGap = 32u << 20;
+// A peer that nothing waits for counts when it is this close. In sync it is when it has confirmed everything written
+// at that moment.
+constexpr std::uint64_t kAsyncJoinGap = 32u << 20;
 // So long writers wait for a peer that cannot take records; a full journal that empties is over sooner.
 constexpr std::int64_t kFullPatience = 30'000'000'000;
 // While records flow, the journal is looked at so often.
@@ -25,7 +25,8 @@ PeerStream::PeerStream(Node::Impl& node, Peer& peer, Lsn from)
       sender(node.volume, node.clock, *this, from),
       receiver(node.volume, node.sync, node.clock, *this),
       copies(node.volume, node.shell, node.clock, sender, *this,
-             [&node] { return node.compression(); }) {}
+             [&node] { return node.compression(); }),
+      backlog(from) {}
 
 void PeerStream::send_frame(Bytes frame) {
   if (peer_.connection != nullptr && !peer_.connection->over)
@@ -197,7 +198,10 @@ PeerSync Node::Impl::standing_of(Peer& peer) {
     const Sender& sender = peer.stream->sender;
     if (!peer.join_lsn) {
       Lsn written = volume.journal().written_lsn();
-      if (written - std::min(written, sender.durable()) <= kJoinGap) {
+      // A flush waits for the rest.
+      const std::uint64_t gap = options.settings.mode == ReplicationMode::kAsync ? kAsyncJoinGap
+                                                                                 : peer.stream->backlog.bytes_max();
+      if (written - std::min(written, sender.durable()) <= gap) {
         // In this order: a flush that does not wait for the peer lies below join_lsn.
         peer.counts = true;
         update_counting();
@@ -275,11 +279,14 @@ bool Node::Impl::parting(const Peer& peer) {
 void Node::Impl::update_counting() {
   std::uint32_t number = 0;
   Lsn least = volume.journal().written_lsn();
+  std::uint64_t most = Backlog::kMost;
   for (const auto& peer : peers) {
     if (!peer->counts || !peer->stream || options.settings.mode == ReplicationMode::kAsync) continue;
     ++number;
     least = std::min(least, peer->stream->sender.received());
+    most = std::min(most, peer->stream->backlog.bytes_max());
   }
+  backlog_max.store(most);
   confirmed.store(least);
   counting.store(number);
 }

@@ -89,6 +89,60 @@ TEST_SUITE("node settings") {
     CHECK_FALSE(copied_after_four_mebibytes(6u << 20));
     CHECK(copied_after_four_mebibytes(2u << 20));
   }
+
+  TEST_CASE("sync: who writes more than the link carries is slowed down, and a flush stays short") {
+    TwoNodes t(403, ReplicationMode::kSync, 64u << 20);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    t.settle();
+    auto now = [&] { return t.cluster.scheduler.now(); };
+    constexpr std::uint64_t kPiece = 64u << 10;
+    std::uint64_t offset = 0;
+    // Writes for so long, as fast as it is let; then flushes, and tells how long that took.
+    auto flush_after = [&](std::int64_t ns) {
+      for (const std::int64_t end = now() + ns; now() < end; offset += kPiece) {
+        REQUIRE(ok(t.a().write("web.img", offset % (256u << 20), std::string(kPiece, 'x'))) == "");
+        t.cluster.run(kMillisecond);
+      }
+      const std::int64_t begun = now();
+      REQUIRE(ok(t.a().flush("web.img")) == "");
+      return now() - begun;
+    };
+    CHECK(flush_after(2 * kSecond) < kSecond);
+    const std::uint64_t written = offset;
+    t.cluster.network.set_path("a", "b", {.bytes_per_second = 2u << 20});
+    (void)flush_after(5 * kSecond);  // until it is seen
+    CHECK(flush_after(10 * kSecond) < 2 * kSecond);
+    // A link that is faster again is used.
+    t.cluster.network.set_path("a", "b", {});
+    CHECK(flush_after(5 * kSecond) < kSecond);
+    const std::uint64_t before = offset;
+    CHECK(flush_after(2 * kSecond) < kSecond);
+    CHECK(offset - before > written / 4 * 3);
+    t.check_equal();
+  }
+
+  TEST_CASE("a peer that is far behind over a slow link is waited for when a second brings the rest") {
+    TwoNodes t(404, ReplicationMode::kSync, 64u << 20);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    t.settle();
+    t.b().kill();
+    for (std::uint64_t i = 0; i < 100; ++i)
+      REQUIRE(ok(t.a().write("web.img", i << 17, std::string(1 << 17, 'x'))) == "");
+    REQUIRE(ok(t.a().flush("web.img")) == "");
+    t.cluster.network.set_path("a", "b", {.bytes_per_second = 2u << 20});
+    t.b().start({"a"});
+    // At whatever moment a guest flushes.
+    std::int64_t longest = 0;
+    while (!t.in_sync()) {
+      const std::int64_t begun = t.cluster.scheduler.now();
+      REQUIRE(ok(t.a().write("web.img", 0, "now")) == "");
+      REQUIRE(ok(t.a().flush("web.img")) == "");
+      longest = std::max(longest, t.cluster.scheduler.now() - begun);
+      t.cluster.run(100 * kMillisecond);
+    }
+    CHECK(longest < 2 * kSecond);
+    t.check_equal();
+  }
 }
 
 }  // namespace
