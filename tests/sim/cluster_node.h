@@ -75,6 +75,7 @@ class ClusterNode {
   std::unique_ptr<Node> node;
   std::uint64_t life = 0;
   bool troubled = false;  // its disk has failed or was full: errors have a reason
+  bool journal_failed = false;  // it failed under the journal: what was written there is not sure to be
 
  private:
   VolumeOptions options() const;

@@ -83,8 +83,8 @@ void ClusterWorld::die(std::size_t index, bool power) {
   ClusterNode& node = *nodes_[index];
   // The death of the process takes nothing that was acknowledged, but for what a failed write or sync
   // has left in the cache only. The loss of power takes what no sync had confirmed.
-  if (power || node.troubled) {
-    const Lsn durable = node.troubled ? 0 : node.volume->journal().durable_lsn();
+  if (power || node.journal_failed) {
+    const Lsn durable = node.journal_failed ? 0 : node.volume->journal().durable_lsn();
     for (auto& [object, image] : images_) image.lost_memory(index, durable);
   }
   node.die(power);
@@ -117,6 +117,7 @@ void ClusterWorld::fail_disk(std::size_t index) {
                          what == 1 ? std::optional(Operation::kWrite) : std::nullopt,
                          random_.between(1, 6), random_.one_in(3) ? ENOSPC : EIO,
                          random_.one_in(5));
+    node.journal_failed |= what <= 1;
   }
   node.troubled = true;
 }
@@ -427,7 +428,7 @@ void ClusterWorld::converge(const char* when) {
     for (std::size_t i : {0, 1})
       if (nodes_.size() == 2 && !nodes_[i]->up()) start(i);
     if (run_until([&] { return nodes_[0]->settled() && nodes_[1]->settled(); }, 15 * kSecond)) {
-      for (auto& node : nodes_) node->troubled = false;
+      for (auto& node : nodes_) node->troubled = node->journal_failed = false;
       return;
     }
     if (plan_.resolve_splits) end_split_brains();
