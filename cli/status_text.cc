@@ -10,7 +10,7 @@
 
 #include "cli/control_line.h"
 #include "cli/json_fields.h"
-#include "cli/printable.h"
+#include "fs/base/printable.h"
 #include "fs/base/sizes.h"
 
 namespace vmfs {
