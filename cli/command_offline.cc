@@ -7,9 +7,9 @@
 
 #include "cli/commands.h"
 #include "cli/inspect.h"
-#include "cli/printable.h"
 #include "cli/recover.h"
 #include "fs/base/digits.h"
+#include "fs/base/printable.h"
 
 namespace vmfs {
 

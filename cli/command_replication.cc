@@ -8,7 +8,7 @@
 #include "cli/commands.h"
 #include "cli/config.h"
 #include "cli/json_fields.h"
-#include "cli/printable.h"
+#include "fs/base/printable.h"
 
 namespace vmfs {
 

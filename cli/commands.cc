@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "cli/printable.h"
+#include "fs/base/printable.h"
 
 namespace vmfs {
 

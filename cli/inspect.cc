@@ -68,12 +68,25 @@ Result<> inspect_holder(const std::string& path, const Line& line) {
   return {};
 }
 
+bool has_object_id(const Place& place) {
+  auto disk = open_posix_disk(place.directory);
+  return disk && (*disk)->get_tag(place.name, "id", "inspect.tag");
+}
+
+bool kept_snapshot(const Place& place) {
+  return (place.directory + "/").find("/images/.snapshots/") != std::string::npos;
+}
+
+// In the store's `unlinked`, which is no object: a directory of the volume may be called so too.
+bool moved_aside(const Place& place) {
+  const Place directory = split(place.directory);
+  return directory.name == "unlinked" && place.name.starts_with("foreign-") && !has_object_id(directory);
+}
+
 // What is known by its name and place, and has no more to tell. Empty: it is none of these.
 std::string plain_words(const Place& place) {
   const std::string parent = stdfs::path(place.directory).filename().string();
   const std::string& name = place.name;
-  if (parent == "unlinked" && name.starts_with("foreign-"))
-    return "what somebody else had put where a name of the volume belongs: vmfs moved it here and does not use it";
   if (name == kSyncFailedMarker)
     return "a mark: a sync of the journal has failed. The next start writes the unconfirmed end again, before anything "
            "else, and removes this";
@@ -109,7 +122,7 @@ Result<> inspect_stored(const Place& place, const Line& line) {
   VMFS_ASSIGN(auto disk, open_posix_disk(place.directory));
   VMFS_ASSIGN(FileStat stat, disk->stat(place.name, "inspect.stat"));
   auto tag = disk->get_tag(place.name, "id", "inspect.tag");
-  if (!tag && (place.directory + "/").find("/images/.snapshots/") != std::string::npos) {
+  if (!tag && kept_snapshot(place)) {
     line(fmt::format("kept by this node as it was: {} of {}, changed {}",
                      stat.type == FileType::kDirectory ? "a directory" : "a copy", human_size(stat.size),
                      human_time(stat.mtime_ns)));
@@ -191,8 +204,15 @@ Result<> inspect_file(const std::string& path, const InspectOptions& options, co
   stdfs::file_status status = stdfs::symlink_status(absolute, failed);
   if (status.type() == stdfs::file_type::not_found)
     return fail(ErrorKind::kNotFound, ENOENT, fmt::format("{}: no such file", path));
-  if (status.type() == stdfs::file_type::directory) return inspect_directory(absolute, options, line);
   Place place = split(absolute);
+  // First, since it may be a copy that was made with the object's id.
+  if (moved_aside(place)) {
+    line("what somebody else had put where a name of the volume belongs: vmfs moved it here and does not use it");
+    return {};
+  }
+  // What is in the volume may bear any name and hold anything, also what looks like a file of vmfs itself.
+  if (kept_snapshot(place) || has_object_id(place)) return inspect_stored(place, line);
+  if (status.type() == stdfs::file_type::directory) return inspect_directory(absolute, options, line);
   if (std::string words = plain_words(place); !words.empty()) {
     line(words);
     return {};

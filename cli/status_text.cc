@@ -10,7 +10,7 @@
 
 #include "cli/control_line.h"
 #include "cli/json_fields.h"
-#include "cli/printable.h"
+#include "fs/base/printable.h"
 #include "fs/base/sizes.h"
 
 namespace vmfs {
@@ -249,9 +249,8 @@ std::string status_text(const json& answer, const StatusTextOptions& options) {
   std::size_t width = 0;
   for (const json& peer : peers) width = std::max(width, text_of(peer, "node").size());
   for (const json& peer : peers) out += peer_line(peer, now, width, options);
-  if (!peers.empty())
-    out += fmt::format("  mode {}, when a peer is lost: {}, compression {}\n", text_of(status, "mode"),
-                       text_of(status, "on_peer_loss"), text_of(status, "compression"));
+  out += fmt::format("  mode {}, when a peer is lost: {}, compression {}\n", text_of(status, "mode"),
+                     text_of(status, "on_peer_loss"), text_of(status, "compression"));
   // Also to loopback: what is configured so today is moved to a cable tomorrow.
   if (std::string tls = text_of(status, "tls"); tls == "off" || tls == "off-forced")
     out += "  " + paint(options, Colour::kBad,

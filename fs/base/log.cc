@@ -11,6 +11,7 @@
 #include <string>
 
 #include "fs/base/check.h"
+#include "fs/base/printable.h"
 
 namespace vmfs {
 
@@ -68,11 +69,19 @@ void log_line(Priority priority, std::string_view text) {
   if (static_cast<int>(priority) > maximum.load(std::memory_order_relaxed)) return;
   static const bool terminal = ::isatty(STDERR_FILENO) == 1;
   static constexpr std::array names{"", "", "", "error", "warning", "notice", "info", "debug"};
-  std::string line = terminal ? fmt::format("{}: {}\n", names[static_cast<int>(priority)], text)
-                              : fmt::format("<{}>{}\n", static_cast<int>(priority), text);
+  const std::string front = terminal ? fmt::format("{}: ", names[static_cast<int>(priority)])
+                                     : fmt::format("<{}>", static_cast<int>(priority));
+  // journald takes every line for an entry of its own. An event's further lines are set in, so that no name with a
+  // line break in it, which anybody may give to an image, looks like an event.
+  std::string lines = front;
+  for (char c : printable(text)) {
+    lines += c;
+    if (c == '\n') lines += front + "  ";
+  }
+  lines += '\n';
   turn_over();
   // A log that cannot be written has nowhere to say so.
-  [[maybe_unused]] ssize_t ignored = ::write(STDERR_FILENO, line.data(), line.size());
+  [[maybe_unused]] ssize_t ignored = ::write(STDERR_FILENO, lines.data(), lines.size());
 }
 
 void check_failed(const char* file, int line, const char* expression, const std::string& detail) {

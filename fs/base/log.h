@@ -1,5 +1,5 @@
-// The daemon's log: one line an event, in journald's form ("<3>text": the priority in front) when
-// standard error is not a terminal, with the name of the priority otherwise.
+// The daemon's log, in journald's form ("<3>text": the priority in front of each line) when standard error is not
+// a terminal, with the name of the priority otherwise. An event is one line; if its text has more, they are set in.
 #pragma once
 
 #include <fmt/format.h>
@@ -12,7 +12,7 @@ namespace vmfs {
 
 enum class Priority { kError = 3, kWarning = 4, kNotice = 5, kInfo = 6, kDebug = 7 };
 
-// Thread-safe; one write(2) a line. Lines above the maximum are dropped.
+// Thread-safe; one write(2) an event. Events above the maximum are dropped. Control characters come as \x1b.
 void log_line(Priority priority, std::string_view text);
 void set_log_maximum(Priority most_verbose);
 

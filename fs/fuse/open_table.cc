@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "fs/base/log.h"
+#include "fs/base/printable.h"
 
 namespace vmfs {
 namespace {
@@ -86,7 +87,7 @@ void OpenTable::restore(Volume& volume) {
     } else {
       log_warning("image {} was open before the restart and cannot be opened again ({}): its users "
                   "get errors until they open it anew",
-                  volume.path_of(object), image.error().message);
+                  printable_name(volume.path_of(object)), image.error().message);
     }
     count(handle);
     if ((entry.state.load() & kOpenDrops) != 0) {

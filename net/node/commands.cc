@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "fs/base/log.h"
+#include "fs/base/printable.h"
 #include "net/node/impl.h"
 
 namespace vmfs {
@@ -17,9 +18,9 @@ void unique(std::vector<GroupId>& groups) {
 
 }  // namespace
 
-// As a person would type it.
+// As a person would type it, on one line: an image's name must not break the messages that it stands in.
 std::string Node::Impl::shown(GroupId group) {
-  std::string path = group == kNameSpace ? std::string() : volume.path_of(group);
+  std::string path = group == kNameSpace ? std::string() : printable_name(volume.path_of(group));
   if (options.mountpoint.empty()) return path.empty() ? "the name space" : path;
   return path.empty() ? options.mountpoint : options.mountpoint + "/" + path;
 }

@@ -3,6 +3,7 @@
 import glob
 import os
 import random
+import re
 import socket
 import struct
 
@@ -225,3 +226,47 @@ def inspect_and_recover(scratch):
     assert tree_of(node.store) == before
     vmfs("recover", node.store)
     whole(node.stored(""))
+
+
+@case()
+def inspect_images_of_any_name(scratch):
+    """What is in the volume is told as that, though its name or content is like that of a file of vmfs."""
+    node = Node(scratch.path, "a").init(journal_size="32MiB").mount()
+    with open(segments(node)[0], "rb") as segment, open(os.path.join(node.store, "state"), "rb") as state:
+        contents = {"disk.img": segment.read(8192), "disk2.img": state.read(), "disk3.img": b"vmfs1-" + bytes(100)}
+    images = ["web01.new", "sync-failed", "prepare.tmp", "rewrite.tmp", "spare-000000000000001d", "x.seg", "state",
+              "secret", "holder", "run/lock", "run/daemon.log", "unlinked/foreign-1", "kept-names/y",
+              "store/vmfs.toml", *contents]
+    directories = sorted({os.path.dirname(name) for name in images if "/" in name})
+    for name in directories:
+        os.mkdir(node / name)
+    for name in images:
+        with open(node / name, "wb") as image:
+            image.write(contents.get(name, b"a guest's"))
+    os.symlink("x.seg", node / "link.new")
+
+    def inspected(path):
+        return vmfs("inspect", path).stdout
+
+    with open(node / "gone.new", "wb") as image:
+        image.write(contents["disk.img"])
+        image.flush()
+        os.fsync(image.fileno())
+        os.unlink(node / "gone.new")
+        assert re.search("stored object [0-9a-f]{16}: an image", inspected(os.path.join(node.store, "unlinked")))
+    node.umount()
+    for names, said in ((images, "an image"), (directories, "a directory"), (["link.new"], "a symlink")):
+        for name in names:
+            text = inspected(node.stored(name))
+            assert re.match(f"stored object [0-9a-f]{{16}}: {said} of ", text), f"{name}: {text}"
+    kept = node.stored(".snapshots/left-b-1")
+    os.makedirs(kept)
+    for name in images[:9]:
+        with open(os.path.join(kept, name), "wb") as image:
+            image.write(contents["disk.img"])
+        text = inspected(os.path.join(kept, name))
+        assert text.startswith("kept by this node as it was: a copy"), f"{name}: {text}"
+    for name in ("foreign-2", "foreign-3"):
+        os.mkdir(os.path.join(node.store, "unlinked", name))
+    os.setxattr(os.path.join(node.store, "unlinked/foreign-2"), "trusted.vmfs.id", bytes(8))
+    assert inspected(os.path.join(node.store, "unlinked")).count("what somebody else had put") == 2

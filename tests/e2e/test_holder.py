@@ -30,6 +30,33 @@ def mounted_by_a_script_that_ignores_signals(scratch):
 
 
 @case()
+def a_busy_mount_is_detached(scratch):
+    """Whoever has a file open goes on, and with the last close the volume ends as it does with an unmount."""
+    node = Node(scratch.path, "a").init().mount()
+    daemon = node.status()["daemon"]
+    before, after = os.urandom(1 << 20), os.urandom(1 << 20)
+    with open(node / "x.img", "w+b", buffering=0) as image:
+        image.write(before)
+        status, text = answer("umount", node.mnt)
+        assert status == 1 and f"vmfs umount --lazy {node.mnt}" in text, text
+        assert node.mounted() and os.path.exists(node / "x.img")
+        status, text = answer("umount", "--lazy", node.mnt)
+        assert status == 0 and not text, text
+        assert not node.mounted() and not os.listdir(node.mnt)
+        image.write(after)
+        os.fsync(image.fileno())
+        assert os.pread(image.fileno(), 2 << 20, 0) == before + after
+        assert alive(daemon["pid"]) and alive(daemon["holder_pid"])
+    for process in ("pid", "holder_pid"):
+        wait_until(lambda process=process: not alive(daemon[process]), what=f"the end of {process}")
+    assert read_file(node.stored("x.img")) == before + after
+    status, text = answer("status")
+    assert node.store not in text, text
+    node.mount().umount()
+    assert read_file(node.stored("x.img")) == before + after
+
+
+@case()
 def a_mount_whose_holder_was_killed(scratch):
     """Its daemon closes the volume: `vmfs umount` returns when that is done, and nobody misses the holder afterwards."""
     node = Node(scratch.path, "a").init().mount()

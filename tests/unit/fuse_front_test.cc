@@ -31,6 +31,20 @@ TEST_SUITE("fuse front") {
     end(kernel, std::move(front));
   }
 
+  TEST_CASE("a write is asked for when it is made: the kernel is not to keep it back") {
+    ScratchVolume volume("writeback");
+    ConnectionMemory memory = new_memory();
+    FakeKernel kernel(1);
+    kernel.send(FakeKernel::kMain, FakeKernel::init(FUSE_BIG_WRITES | FUSE_ASYNC_READ | FUSE_WRITEBACK_CACHE));
+    auto front = start(volume, kernel, memory);
+    auto answer = kernel.answer(FakeKernel::kMain);
+    REQUIRE(answer);
+    const auto body = answer->as<fuse_init_out>();
+    CHECK((body.flags & FUSE_ASYNC_READ) != 0);
+    CHECK((body.flags & FUSE_WRITEBACK_CACHE) == 0);
+    end(kernel, std::move(front));
+  }
+
   TEST_CASE("a kernel that cannot resend is not promised that it may") {
     ScratchVolume volume("old");
     ConnectionMemory memory = new_memory();

@@ -11,7 +11,6 @@
 
 #include "fs/fuse/directories.h"
 #include "fs/fuse/invalidator.h"
-#include "fs/base/log.h"
 #include "fs/fuse/kernel.h"
 #include "fs/fuse/open_table.h"
 #include "fs/fuse/reply.h"
@@ -385,37 +384,6 @@ TEST_SUITE("fuse parts") {
     CHECK(gave_away_since(group, 11, self));
     CHECK_FALSE(gave_away_since(group, 12, self));
     CHECK(gave_away_since(group, 9, self));  // before all that is remembered
-  }
-
-  TEST_CASE("a log that grows becomes the old one, and whoever shares it follows") {
-    const std::string path = fmt::format("/tmp/vmfs-log-test-{}", ::getpid());
-    const int error_output = ::dup(STDERR_FILENO);
-    auto size_of = [](const std::string& name) {
-      struct stat status {};
-      return ::stat(name.c_str(), &status) == 0 ? status.st_size : -1;
-    };
-    const int log = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
-    REQUIRE(log >= 0);
-    ::dup2(log, STDERR_FILENO);
-    set_log_file(path, 4096, false);
-    for (int i = 0; i < 100; ++i) log_error("line {} of a log that is to be turned over", i);
-    const auto now = size_of(path), old = size_of(path + ".old");
-    // Another process had it open before.
-    ::dup2(log, STDERR_FILENO);
-    set_log_file(path, 0, true);
-    log_error("the follower's line");
-    const auto after = size_of(path), old_after = size_of(path + ".old");
-    set_log_file("", 0, false);
-    ::dup2(error_output, STDERR_FILENO);
-    ::close(error_output);
-    ::close(log);
-    ::unlink(path.c_str());
-    ::unlink((path + ".old").c_str());
-    CHECK(now > 0);
-    CHECK(now < 4096 + 100);
-    CHECK(old >= 4096);
-    CHECK(after > now);
-    CHECK(old_after == old);
   }
 }
 

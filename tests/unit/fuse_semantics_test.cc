@@ -243,6 +243,38 @@ TEST_SUITE("fuse semantics") {
     end(kernel, std::move(front));
   }
 
+  TEST_CASE("a write with O_DSYNC or O_SYNC is answered when it is durable, and the peers have been waited for") {
+    ScratchVolume volume("synced");
+    struct Counting : WaitingHooks {
+      std::atomic<int> asked = 0;
+      void await_peers(GroupId, Lsn, std::function<void(Result<>)> done) override {
+        ++asked;
+        done({});
+      }
+    } hooks;
+    volume->set_hooks(&hooks);
+    ConnectionMemory memory = new_memory();
+    FakeKernel kernel(1);
+    auto front = begin(volume, kernel, memory);
+    const Created file = created_by(kernel.ask(1, create_message(4, "disk", O_RDWR)));
+    std::uint64_t unique = 6;
+    for (const std::uint32_t flags : {0, O_DSYNC, O_SYNC}) {
+      CAPTURE(flags);
+      hooks.asked = 0;
+      fuse_write_in body{};
+      body.fh = file.handle;
+      body.size = 4;
+      body.flags = O_RDWR | flags;
+      CHECK(kernel.ask(1, FakeKernel::message(FUSE_WRITE, unique, file.node, body, "page")).header.error == 0);
+      unique += 2;
+      CHECK(hooks.asked == (flags != 0 ? 1 : 0));
+      if (flags != 0) CHECK(volume->journal().durable_lsn() >= volume->journal().written_lsn());
+    }
+    end(kernel, std::move(front));
+    front.reset();
+    volume->set_hooks(nullptr);
+  }
+
   TEST_CASE("peers that confirm a direct write after the front has gone disturb nobody") {
     ScratchVolume volume("late");
     struct Silent : WaitingHooks {

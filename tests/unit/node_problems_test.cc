@@ -27,6 +27,21 @@ void cut_for(TwoNodes& t, std::int64_t ns) {
 }  // namespace
 
 TEST_SUITE("node") {
+  TEST_CASE("a name with a line break makes no line of its own in a problem") {
+    TwoNodes t(121);
+    const std::string name = "x\n2. y.img";
+    REQUIRE(ok(t.a().make(name)) == "");
+    REQUIRE(ok(t.a().write(name, 0, "common")) == "");
+    t.settle();
+    cut_for(t, 10 * kSecond);
+    REQUIRE(ok(t.b().promote(name, true)) == "");
+    REQUIRE(ok(t.a().write(name, 0, "from a")) == "");
+    REQUIRE(ok(t.b().write(name, 0, "from b")) == "");
+    t.cluster.network.mend("a", "b");
+    REQUIRE(t.cluster.until([&] { return problems_about(t.a(), "x\\x0a2. y.img: split brain") == 1; }));
+    CHECK(problems_about(t.a(), name) == 0);
+  }
+
   TEST_CASE("a split brain is a problem on both sides until it is settled, and on neither afterwards") {
     for (bool keep_local : {true, false}) {
       TwoNodes t(120);

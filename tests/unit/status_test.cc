@@ -314,6 +314,14 @@ TEST_SUITE("status") {
     CHECK(status_text(status, {.colour = true}).find("\033[2J") == text.npos);
   }
 
+  TEST_CASE("the volume's settings are shown with and without a peer") {
+    NodeStatus node = healthy_pair();
+    const std::string line = "\n  mode sync, when a peer is lost: continue, compression auto\n";
+    CHECK(contains(status_text(status_to_json(facts(), config(), node, {}, {}), {}), line));
+    node.peers.clear();
+    CHECK(contains(status_text(status_to_json(facts(), config(), node, {}, {}), {}), line));
+  }
+
   TEST_CASE("a store that no daemon serves") {
     json status = offline_status("/s", "", config(), "/s is not mounted\nmount it with:  vmfs mount /s M");
     CHECK(status["healthy"] == false);

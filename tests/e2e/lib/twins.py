@@ -42,7 +42,8 @@ class TwinFile:
     while other threads use theirs, so that there are some of one kind, then of the other, then of both."""
 
     # Of each kind through the page cache or past it, as is_direct() says.
-    KINDS = {"plain": os.O_RDWR, "other": os.O_RDWR, "sync": os.O_RDWR | os.O_DSYNC, "other sync": os.O_RDWR | os.O_DSYNC,
+    KINDS = {"plain": os.O_RDWR, "other": os.O_RDWR,
+             "sync": os.O_RDWR | os.O_DSYNC, "other sync": os.O_RDWR | os.O_SYNC,
              "append": os.O_WRONLY | os.O_APPEND, "other append": os.O_WRONLY | os.O_APPEND}
 
     PART = 48 * PAGE

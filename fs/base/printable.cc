@@ -1,4 +1,4 @@
-#include "cli/printable.h"
+#include "fs/base/printable.h"
 
 #include <fmt/format.h>
 
