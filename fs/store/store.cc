@@ -110,9 +110,7 @@ Result<> Store::sync_names() {
 Result<DiskSpace> Store::space() { return state_->disk.space("store.space"); }
 
 Result<std::vector<StoredObject>> Store::keep_copy(ObjectId object, const std::string& snapshot) {
-  VMFS_ASSIGN(std::vector<StoredObject> made, state_->keep_copy(object, snapshot));
-  VMFS_TRY(sync_names());
-  return made;
+  return state_->keep_copy(object, snapshot);
 }
 
 }  // namespace vmfs

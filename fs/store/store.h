@@ -92,8 +92,8 @@ class Store {
 
   // A read-only copy of the image as the store has it now, at STORE/images/.snapshots/NAME/<its path>
   // (an unlinked image: .snapshots/NAME/unlinked-<id>); shares extents where the file system can, else
-  // copies the data. Durable on return. If the image has been copied to that snapshot already, nothing
-  // is done. Returns the objects that came to be, parents before children, for the name space.
+  // copies the data. Durable after the next sync_names(). If the image has been copied to that snapshot
+  // already, nothing is done. Returns the objects that came to be, parents before children, for the name space.
   // Nobody may write to the image's file meanwhile.
   Result<std::vector<StoredObject>> keep_copy(ObjectId object, const std::string& snapshot);
 

@@ -168,28 +168,27 @@ Result<bool> Volume::Impl::apply_step() {
     Inode& inode = *pass_.images[pass_.image];
     VolumeImage& image = *inode.image;
     bool at_end = true;
-    if (!inode.deleted.load()) {
-      auto file = store_->file(inode.id);
-      if (!file && file.error().kind != ErrorKind::kNotFound) return pass(std::move(file.error()));
-      if (file) {
-        if (!pass_.visited) {
-          VMFS_TRY(visit(inode, **file));
-          pass_.visited = true;
-        }
-        pass_.offset = image.index.collect(pass_.offset, kApplyStep - applied, extents_);
-        at_end = pass_.offset == 0;
-        // What is newer than the pass waits for the next: it need not be durable yet, and may well be
-        // written again before.
-        if (!mistakes.apply_before_durable)
-          std::erase_if(extents_, [&](const auto& extent) { return extent.lsn >= pass_.through; });
-        for (const UnappliedExtent& extent : extents_) applied += extent.length;
-        auto result = apply_extents(inode, **file, extents_);
-        if (!result) {
-          // The pass begins again, with all that is still in the index.
-          pass_.active = false;
-          return pass(std::move(result.error()));
-        }
+    VMFS_ASSIGN(auto file, file_to_apply(inode));
+    if (file) {
+      image.touched_file = file;
+      if (!pass_.visited) {
+        VMFS_TRY(visit(inode, *file));
+        pass_.visited = true;
       }
+      pass_.offset = image.index.collect(pass_.offset, kApplyStep - applied, extents_);
+      at_end = pass_.offset == 0;
+      // What is newer than the pass waits for the next: it need not be durable yet, and may well be
+      // written again before.
+      if (!mistakes.apply_before_durable)
+        std::erase_if(extents_, [&](const auto& extent) { return extent.lsn >= pass_.through; });
+      for (const UnappliedExtent& extent : extents_) applied += extent.length;
+      auto result = apply_extents(inode, *file, extents_);
+      if (!result) {
+        // The pass begins again, with all that is still in the index.
+        pass_.active = false;
+        return pass(std::move(result.error()));
+      }
+      if (!image.touched) image.touched_file.reset();
     }
     if (!at_end) continue;
     unlist_if_applied(inode);

@@ -49,6 +49,7 @@ Result<> Volume::Impl::make_checkpoint() {
   for (auto& [inode, stat] : images) {
     inode->image->touched = false;
     auto synced = sync_image(*inode, stat);
+    inode->image->touched_file.reset();
     if (synced) continue;
     forgotten_by_store(*inode, synced.error());
     outcome = std::move(synced);
@@ -58,6 +59,8 @@ Result<> Volume::Impl::make_checkpoint() {
     if (auto again = put_back(); !again) log_error("{}", again.error().message);
     return outcome;
   }
+  // What the store is asked for from here on may not be in what is synced now.
+  const Lsn redo_from = replay_from(applied_through_);
   if (auto synced = store_->sync_names(); !synced) {
     log_error("cannot make the store's directories durable: {}; their changes are made again from the "
               "journal",
@@ -67,8 +70,8 @@ Result<> Volume::Impl::make_checkpoint() {
     return synced;
   }
 
-  std::optional<Lsn> release = choose_release();
-  CheckpointState state = checkpoint_state(applied_through_);
+  std::optional<Lsn> release = choose_release(redo_from);
+  CheckpointState state = checkpoint_state(redo_from);
   VMFS_TRY(journal_->sync_through(journal_->reserved_lsn()));
   VMFS_TRY(write_state(store_disk_, state));
   stored_replay_from_ = state.replay_from;
@@ -110,7 +113,7 @@ Result<> Volume::Impl::put_back() {
 
 // Between checkpoints: what the store has had since is not said, because no sync has confirmed it.
 Result<> Volume::Impl::save_state() {
-  CheckpointState state = checkpoint_state(stored_replay_from_);
+  CheckpointState state = checkpoint_state(replay_from(stored_replay_from_));
   VMFS_TRY(journal_->sync_through(journal_->reserved_lsn()));
   VMFS_TRY(write_state(store_disk_, state));
   ++checkpoints_;
@@ -127,11 +130,6 @@ CheckpointState Volume::Impl::checkpoint_state(Lsn replay_from) {
   state.replay_from = replay_from;
   {
     std::shared_lock lock(names_mutex_);
-    // A base copy of the name space is finished with what all its records listed.
-    if (base_names_from_) state.replay_from = std::min(state.replay_from, *base_names_from_);
-    // Changes of names that the store refused so far are only in the journal.
-    if (!unmade_names_.empty())
-      state.replay_from = std::min(state.replay_from, unmade_names_.front().header.lsn);
     state.groups.push_back(state_of(names_));
     for (const auto& [id, inode] : tree_.objects())
       if (inode->image) state.groups.push_back(state_of(inode->image->group));
@@ -164,13 +162,17 @@ std::vector<PeerClaim> Volume::Impl::peer_claims() {
   return claims;
 }
 
-std::optional<Lsn> Volume::Impl::release_place() {
-  Lsn applied = applied_through_;
-  {
-    std::shared_lock lock(names_mutex_);
-    if (base_names_from_) applied = std::min(applied, *base_names_from_);
-    if (!unmade_names_.empty()) applied = std::min(applied, unmade_names_.front().header.lsn);
-  }
+// Where the next process has to begin, if what is of images is in the store up to `applied`.
+Lsn Volume::Impl::replay_from(Lsn applied) {
+  std::shared_lock lock(names_mutex_);
+  // A base copy of the name space is finished with what all its records listed.
+  if (base_names_from_) applied = std::min(applied, *base_names_from_);
+  // Changes of names that the store refused so far are only in the journal.
+  if (!unmade_names_.empty()) applied = std::min(applied, unmade_names_.front().header.lsn);
+  return applied;
+}
+
+std::optional<Lsn> Volume::Impl::release_place(Lsn applied) {
   std::vector<Lsn> places;
   for (const Sample& sample : samples_) places.push_back(sample.lsn);
   return vmfs::choose_release(journal_facts(), applied, peer_claims(), places);
@@ -186,12 +188,12 @@ void Volume::Impl::limit_writes() {
 // due then, and nothing but this would free what the writers wait for.
 bool Volume::Impl::release_due() {
   if (!nearly_full(journal_facts())) return false;
-  std::optional<Lsn> place = release_place();
+  std::optional<Lsn> place = release_place(replay_from(applied_through_));
   return place && *place >= journal_->oldest_lsn() + journal_->options().segment_size;
 }
 
-std::optional<Lsn> Volume::Impl::choose_release() {
-  std::optional<Lsn> release = release_place();
+std::optional<Lsn> Volume::Impl::choose_release(Lsn applied) {
+  std::optional<Lsn> release = release_place(applied);
   if (!release) return release;
   for (const Sample& sample : samples_) {
     if (sample.lsn > *release) break;
@@ -208,25 +210,31 @@ std::optional<Lsn> Volume::Impl::choose_release() {
   return release;
 }
 
-Result<> Volume::Impl::sync_image(Inode& inode, const FileStat& stat) {
-  if (inode.deleted.load()) return {};
+// The image's file; null if the image is gone. That its file is not there is another matter: somebody has taken it
+// away, and what the journal has of it waits.
+Result<std::shared_ptr<File>> Volume::Impl::file_to_apply(Inode& inode) {
+  if (inode.deleted.load()) return std::shared_ptr<File>();
+  if (inode.image->touched_file) return inode.image->touched_file;
   auto file = store_->file(inode.id);
-  if (!file) {
-    if (file.error().kind == ErrorKind::kNotFound) return {};
-    return pass(std::move(file.error()));
-  }
-  VMFS_ASSIGN(FileStat stored, (*file)->stat("store.checkpoint"));
+  if (!file && !store_->exists(inode.id)) return std::shared_ptr<File>();
+  return file;
+}
+
+Result<> Volume::Impl::sync_image(Inode& inode, const FileStat& stat) {
+  VMFS_ASSIGN(auto file, file_to_apply(inode));
+  if (!file) return {};
+  VMFS_ASSIGN(FileStat stored, file->stat("store.checkpoint"));
   // Beyond the image's end there is nothing that anybody can read, in neither direction: longer images
   // have their last bytes in the index, or none.
-  if (stored.size != stat.size) VMFS_TRY((*file)->truncate(stat.size, "store.checkpoint"));
+  if (stored.size != stat.size) VMFS_TRY(file->truncate(stat.size, "store.checkpoint"));
   FileAttributes set;
   set.permissions = stat.permissions;
   set.uid = stat.uid;
   set.gid = stat.gid;
   set.atime_ns = stat.atime_ns;
   set.mtime_ns = stat.mtime_ns;
-  VMFS_TRY((*file)->set_attributes(set, "store.checkpoint"));
-  return (*file)->sync("store.checkpoint");
+  VMFS_TRY(file->set_attributes(set, "store.checkpoint"));
+  return file->sync("store.checkpoint");
 }
 
 namespace {

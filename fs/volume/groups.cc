@@ -166,9 +166,11 @@ Activity Volume::activity(GroupId id) {
       std::lock_guard open_lock(alive->image->open_mutex);
       open = alive->image->opens != 0;
     }
-    // Of one that is closed nobody would ever flush it; who takes it has all of it.
+    // Of one that is closed nobody would ever flush it; who takes it has all of it. Nor would who has it open for reading
+    // flush what the process before may have had.
+    const bool to_flush = activity.open_writer || (open && group->last_change.load() > v.opened_at_);
     std::lock_guard lock(group->mutex);
-    activity.unflushed = open && group->owner == v.node_ && !group->flushed();
+    activity.unflushed = to_flush && group->owner == v.node_ && !group->flushed();
   }
   return activity;  // the name space is never active
 }

@@ -108,10 +108,8 @@ Result<> Volume::zero(Object& handle, const Caller& caller, std::uint64_t offset
   if (v.beyond_image_max(offset, length)) return fail(ErrorKind::kInvalid, EFBIG);
   VolumeImage& image = *inode.image;
   if (v.answer_to(caller)) return {};
-  if (handle.revocations != image.group.revocations.load())
-    return fail(ErrorKind::kReadOnly, EIO, "the image was handed over since it was opened");
   VMFS_TRY(v.admit(&inode, offset, punch ? 0 : length));
-  VMFS_ASSIGN(auto lock, v.enter<std::unique_lock<ImageLock>>(image));
+  VMFS_ASSIGN(auto lock, v.enter<std::unique_lock<ImageLock>>(image, &handle));
   std::uint64_t size = image.size.load();
   if (!extend) {
     if (offset >= size) return {};
@@ -139,10 +137,8 @@ Result<> Volume::allocate(Object& handle, const Caller& caller, std::uint64_t of
   if (v.beyond_image_max(offset, length)) return fail(ErrorKind::kInvalid, EFBIG);
   VolumeImage& image = *inode.image;
   if (v.answer_to(caller)) return {};
-  if (handle.revocations != image.group.revocations.load())
-    return fail(ErrorKind::kReadOnly, EIO, "the image was handed over since it was opened");
   VMFS_TRY(v.admit(&inode, offset, length));
-  VMFS_ASSIGN(auto lock, v.enter<std::unique_lock<ImageLock>>(image));
+  VMFS_ASSIGN(auto lock, v.enter<std::unique_lock<ImageLock>>(image, &handle));
   VMFS_TRY(v.begin_writing(handle));
   v.list(inode);
   Draft draft = draft_of(RecordType::kAllocate, inode.id, offset, length, v.clock_.wall_ns(),

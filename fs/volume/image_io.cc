@@ -179,17 +179,15 @@ Result<> Volume::write(Object& handle, const Caller& caller, std::uint64_t offse
     return fail(ErrorKind::kInvalid, EFBIG);
   VolumeImage& image = *inode.image;
   if (caller.resent && v.answer_to(caller)) [[unlikely]] return {};
-  if (handle.revocations != image.group.revocations.load(std::memory_order_acquire)) [[unlikely]]
-    return fail(ErrorKind::kReadOnly, EIO, "the image was handed over since it was opened");
   VMFS_TRY(v.admit(&inode, offset, bytes.size()));
   if (placed == Placed::kAtEnd) [[unlikely]] {
     // The kernel lets one writer in at a time, but sends the parts of a long asynchronous write at once.
-    VMFS_ASSIGN(auto lock, v.enter<std::unique_lock<ImageLock>>(image));
+    VMFS_ASSIGN(auto lock, v.enter<std::unique_lock<ImageLock>>(image, &handle));
     offset = image.size.load(std::memory_order_acquire);
     if (v.beyond_image_max(offset, bytes.size())) return fail(ErrorKind::kInvalid, EFBIG);
     return v.write_locked(handle, caller, offset, bytes);
   }
-  VMFS_ASSIGN(auto lock, v.enter<std::shared_lock<ImageLock>>(image));
+  VMFS_ASSIGN(auto lock, v.enter<std::shared_lock<ImageLock>>(image, &handle));
   return v.write_locked(handle, caller, offset, bytes);
 }
 

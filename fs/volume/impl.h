@@ -160,12 +160,16 @@ struct Volume::Impl {
 
   // --- Admission (admission.cc) -------------------------------------------------------------------
 
-  // Takes the lock of the image if its group may be changed now, and begins an epoch first if one is
-  // due.
+  // Takes the lock of the image if its group may be changed now, through that handle if there is one, and begins an
+  // epoch first if one is due.
   template <class Lock>
-  Result<Lock> enter(VolumeImage& image) {
+  Result<Lock> enter(VolumeImage& image, const Object* handle = nullptr) {
     for (;;) {
       Lock lock(image.lock);
+      // First: who was handed over must not ask for it back.
+      if (handle != nullptr &&
+          handle->revocations != image.group.revocations.load(std::memory_order_acquire)) [[unlikely]]
+        return fail(ErrorKind::kReadOnly, EIO, "the image was handed over since it was opened");
       Gate gate = image.group.gate.load(std::memory_order_acquire);
       if (gate != Gate::kOpen) [[unlikely]] {
         lock.unlock();
@@ -327,6 +331,7 @@ struct Volume::Impl {
   std::atomic<bool> settling_unsaved_{false};
   // Where the journal ended when it was opened; 0: a mount goes on whose programs have made changes below.
   Lsn life_began_ = 0;
+  Lsn opened_at_ = 0;  // where this process began to write
   std::atomic<std::uint32_t> epoch_events_{0};
   std::atomic<EpochCause> epoch_cause_{EpochCause::kUncleanStop};
 
@@ -450,6 +455,7 @@ struct Volume::Impl {
   void touch(Inode& inode);
   Result<> checkpoint_locked();
   Result<> make_checkpoint();
+  Result<std::shared_ptr<File>> file_to_apply(Inode& inode);
   Result<> sync_image(Inode& inode, const FileStat& stat);
   void forgotten_by_store(Inode& inode, const Error& error);
   Result<> put_back();
@@ -459,13 +465,14 @@ struct Volume::Impl {
   CheckpointState checkpoint_state(Lsn replay_from);
   // How far the journal may be freed once the checkpoint that is being made is durable; takes account
   // of it in the groups. Nothing: not at all.
-  std::optional<Lsn> release_place();
+  std::optional<Lsn> release_place(Lsn applied);
+  Lsn replay_from(Lsn applied);
   JournalFacts journal_facts();
   std::vector<PeerClaim> peer_claims();
   void limit_writes();
   std::atomic<Lsn> write_limit_{~Lsn{0}};  // writes wait while the journal is written beyond
   bool release_due();
-  std::optional<Lsn> choose_release();
+  std::optional<Lsn> choose_release(Lsn applied);
 
   std::mutex peers_mutex_;
   std::vector<PeerState> peers_;
@@ -476,7 +483,7 @@ struct Volume::Impl {
   void no_problem(const std::string& subject);
   std::atomic<bool> any_problem_{false};
 
-  // --- Life (open.cc, recovery.cc) ------------------------------------------------------------------------
+  // --- Life (open.cc, recovery.cc) ----------------------------------------------------------------
 
   Result<> recover(const CheckpointState& state, const OpenArguments& arguments);
   Result<> redo_names(bool& any);

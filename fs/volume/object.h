@@ -98,7 +98,10 @@ struct VolumeImage {
   }
   std::atomic<bool> attributes_changed{false};  // size or attributes: the store's are to be set
 
-  bool touched = false;  // guarded by the applier's mutex: changed in the store since its last sync
+  // Guarded by the applier's mutex: changed in the store since its last sync. The file stays open until then, because the
+  // kernel tells a failed write only to who had it open.
+  bool touched = false;
+  std::shared_ptr<File> touched_file;
 
   // Guarded by open_mutex. `file` stays while the image is open, so that readers use it unlocked.
   std::mutex open_mutex;

@@ -212,14 +212,19 @@ Result<> Volume::Impl::recover(const CheckpointState& state, const OpenArguments
     epoch_cause_.store(EpochCause::kPeerLost);
     epoch_events_.store(1);
   }
-  Sample sample;
+  opened_at_ = journal_->written_lsn();
+  // Of some groups all lies below, and may still be kept for a peer.
+  Sample applied, sample;
+  applied.lsn = state.replay_from;
   sample.lsn = journal_->reserved_lsn();
   auto settle = [&](VolumeGroup& group) {
     group.gate.store(resting_gate(group, suspended(group.id)));
     group.sampled = {group.cursor.epoch, group.cursor.seq};
     // Recovery made all of it durable here; what the peers have of it is for the next flush to ask.
-    if (options_.has_peers && group.owner == node_) group.last_change.store(group.last_record.load());
-    if (group.last_record.load() != 0) sample.groups.emplace_back(group.id, group.sampled);
+    // What was flushed before this process began is not known any more.
+    if (options_.has_peers && group.owner == node_)
+      group.last_change.store(continues ? opened_at_ : group.last_record.load());
+    (group.last_record.load() != 0 ? sample : applied).groups.emplace_back(group.id, group.sampled);
   };
   settle(names_);
   for (const auto& [id, inode] : tree_.objects()) {
@@ -245,6 +250,7 @@ Result<> Volume::Impl::recover(const CheckpointState& state, const OpenArguments
     }
     settle(group);
   }
+  samples_.push_front(std::move(applied));
   samples_.push_back(std::move(sample));
   for (const std::string& path : store_->foreign())
     problem("foreign " + path,

@@ -54,6 +54,7 @@ Result<Volume::Touched> Volume::touched_since(GroupId id, Position since) {
 
   std::vector<BaseRange> ranges;
   bool changed = false;
+  std::uint64_t next = since.seq + 1;  // of the group's history: none of it may be missing
   RecordReader reader(*v.journal_, 0);
   for (;;) {
     auto view = reader.next(v.journal_->written_lsn());
@@ -62,6 +63,7 @@ Result<Volume::Touched> Volume::touched_since(GroupId id, Position since) {
     if (!*view) break;
     const RecordHeader& header = (*view)->header;
     if (header.group != raw(id) || !after({EpochId{header.epoch}, header.seq})) continue;
+    if (header.type != RecordType::kBaseData && header.type != RecordType::kBaseEnd && header.seq == next) ++next;
     changed = changed || !(is_housekeeping(header.type) || header.type == RecordType::kReleased ||
                            header.type == RecordType::kTaken);
     switch (header.type) {
@@ -82,6 +84,7 @@ Result<Volume::Touched> Volume::touched_since(GroupId id, Position since) {
         break;
     }
   }
+  if (next <= state.seq) return Touched{};
   return Touched{changed, joined(std::move(ranges))};
 }
 
@@ -122,14 +125,16 @@ Result<> Volume::keep_as_snapshot(GroupId id, const std::string& name) {
   }
   // Without a lock: where the file system cannot share extents this takes as long as the image is large, and
   // neither the applier nor the peers' records for other images may wait so long.
-  auto kept = v.store_->keep_copy(id, name);
-  if (!kept) {
-    // A sync of directories may have failed in it: what they have forgotten is made again.
+  VMFS_ASSIGN(made, v.store_->keep_copy(id, name));
+  {
+    // No checkpoint may sync the directories again, and believe that, before what a failed sync has forgotten is
+    // made again.
     std::lock_guard apply_lock(v.apply_mutex_);
-    v.names_forgotten_ = true;
-    return pass(std::move(kept.error()));
+    if (auto synced = v.store_->sync_names(); !synced) {
+      v.names_forgotten_ = true;
+      return synced;
+    }
   }
-  made = std::move(*kept);
   {
     std::lock_guard group_lock(inode->image->group.mutex);
     inode->image->group.kept = position;

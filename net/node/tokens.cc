@@ -122,13 +122,20 @@ void Node::Impl::settle() {
   if (unsettled.empty()) poke();
 }
 
-void Node::Impl::gate_met(GroupId group, Gate) {
+void Node::Impl::gate_met(GroupId group, Gate met) {
   if (stopped) {
     volume.refuse(group, {ErrorKind::kReadOnly, EROFS, {}});
     return;
   }
   // It may have changed since.
-  switch (volume.gate(group)) {
+  const Gate gate = volume.gate(group);
+  // Released by now: whoever met that finds out again whether they may still write. It is not asked for in their name.
+  if (met == Gate::kReleasing && gate == Gate::kSecondary) {
+    volume.reopen(group);
+    reopen_again_ns.try_emplace(group, now() + kReopenAgain);
+    return;
+  }
+  switch (gate) {
     case Gate::kOpen:
       volume.reopen(group);
       reopen_again_ns.try_emplace(group, now() + kReopenAgain);
