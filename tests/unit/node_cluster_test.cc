@@ -10,6 +10,12 @@ namespace {
 
 bool says(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
+bool has_problem(Member& member, const std::string& part) {
+  for (const std::string& problem : member.status().problems)
+    if (says(problem, part)) return true;
+  return false;
+}
+
 }  // namespace
 
 TEST_SUITE("node") {
@@ -348,9 +354,17 @@ TEST_SUITE("node") {
       t.cluster.run(50 * kMillisecond);
       if (i % 10 == 0) REQUIRE(ok(t.a().flush("web.img")) == "");
     }
+    t.cluster.network.set_path("a", "b", {.bytes_per_second = 1'000'000});
     t.b().start({"a"});
+    // As long as it lasts, both say so, and what it means.
+    REQUIRE(t.cluster.until([&] {
+      return has_problem(t.a(), "b is being copied to: before the copy's end it cannot take over") &&
+             has_problem(t.b(), "a copies the volume to this node: what is inconsistent here cannot be promoted");
+    }));
     t.check_equal();
     CHECK(t.a().status().peers.at(0).copies_whole != 0);
+    CHECK(t.a().status().problems.empty());
+    CHECK(t.b().status().problems.empty());
   }
 
   TEST_CASE("a clean unmount hands everything over") {
