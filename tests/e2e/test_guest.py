@@ -1,5 +1,6 @@
 """Real guests: Debian's kernel under QEMU with its disk on the mount."""
 
+import contextlib
 import os
 
 from lib import guest
@@ -15,15 +16,22 @@ def make_disk(path, size="128M"):
     run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", path)
 
 
-def check_file_system(path):
-    """Clean apart from journal recovery: replayed first, then nothing is left to mend. On a copy: a check must not
-    change what the guest will boot from."""
+@contextlib.contextmanager
+def checked_copy(path):
+    """Its file system is clean apart from journal recovery: replayed first, then nothing is left to mend. On a copy: a
+    check must not change what the guest will boot from."""
     copy = path + ".checked"
     run("cp", "--sparse=always", path, copy)
     replayed = run("e2fsck", "-fp", "-E", "journal_only", copy, check=False)
     assert replayed.returncode in (0, 1), replayed.stdout
     run("e2fsck", "-fn", copy)
+    yield copy
     os.unlink(copy)
+
+
+def check_file_system(path):
+    with checked_copy(path):
+        pass
 
 
 def check_promised(promised, found, prefix_only=False):
@@ -78,11 +86,15 @@ def guest_taken_over(scratch):
             running.kill()
         promised = running.wrote()
         pair.b.promote("--force")
-        check_file_system(pair.b / "web01.img")
+        # Before anything writes there: the guest would make again what is missing after the last name that it finds.
+        with checked_copy(pair.b / "web01.img") as copy:
+            check_promised(promised, guest.check_image(files, copy))
         # It goes on where it was.
         with guest.Guest(files, pair.b / "web01.img", "write") as running:
             running.wait_for("guest: wrote", count=10)
             running.kill()
+        again = set(promised) & set(running.wrote())
+        assert not again, f"written a second time: {sorted(again)}"
         promised += running.wrote()
         pair.a.mount()
         pair.settle()

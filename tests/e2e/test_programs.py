@@ -7,7 +7,7 @@ import sys
 
 from lib.nodes import Node, Pair, kill_at_once
 from lib.runner import case
-from lib.scratch import run, wait_until
+from lib.scratch import run
 
 
 def one_node(scratch, **options):
@@ -154,9 +154,56 @@ def shared_mapping(scratch):
         run("cmp", pair.a.stored("x.img"), pair.b.stored("x.img"))
 
 
+class PatternWriter:
+    """A qemu-io that writes one pattern after the other into an image, each to its own place and flushed (FUA) before
+    it prints that it was written."""
+
+    COUNT = 1500  # commands that fit into a pipe
+
+    def __init__(self, image):
+        self.process = subprocess.Popen(["qemu-io", "-t", "none", "-f", "qcow2", image], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process.stdin.write("".join(f"write -f {self.place(number)}\n" for number in range(self.COUNT)))
+        self.process.stdin.flush()
+        self._flushed, self._said = [], []
+
+    @staticmethod
+    def place(number):
+        """Across clusters, every third in another table of them."""
+        return f"-P {number % 251 + 1} {number * 68 + number % 3 * 307200}k 64k"
+
+    def _read_line(self):
+        """False at the end."""
+        line = self.process.stdout.readline()
+        self._said.append(line)
+        if "wrote 65536/65536" in line:
+            self._flushed.append(len(self._flushed))
+        return line != ""
+
+    def wait_for(self, count):
+        while len(self._flushed) < count:
+            assert self._read_line(), f"it ended: {self._said[-5:]}"
+
+    def all_flushed(self):
+        """The numbers of all that it said, after its end."""
+        while self._read_line():
+            pass
+        return self._flushed
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.process.stdin.close()
+
+
 @case(seconds=90)
 def qcow2_taken_over(scratch):
-    """qemu-img create, convert and commit on a, which dies right after, while another image is written; on b all are whole."""
+    """qemu-img create, convert and commit on a, which dies right after, while another image is written; on b all are
+    whole, and what was flushed of the last is there."""
     with Pair(scratch, journal_size="128MiB").start() as pair:
         with open(scratch / "raw", "wb") as file:
             for _ in range(8):
@@ -175,17 +222,20 @@ def qcow2_taken_over(scratch):
             run("qemu-img", "snapshot", "-c", f"s{number}", a / "top.qcow2")
         run("sync", a / "base.qcow2", a / "top.qcow2", a / "empty.qcow2")
         run("qemu-img", "create", "-q", "-f", "qcow2", a / "busy.qcow2", "1G")
-        busy = subprocess.Popen(["qemu-img", "bench", "-q", "-w", "-c", "1000000", "-d", "8", "-s", "64k", "-t", "none", "-f", "qcow2",
-                                 "--flush-interval=16", a / "busy.qcow2"])
-        wait_until(lambda: os.stat(a / "busy.qcow2").st_size > 16 << 20, what="an image that grows")
-        kill_at_once([a], [busy])
-        busy.wait()
+        with PatternWriter(a / "busy.qcow2") as busy:
+            busy.wait_for(60)
+            kill_at_once([a], [busy.process])
+            flushed = busy.all_flushed()
+        assert len(flushed) < busy.COUNT, "it had ended before a died"
         pair.b.promote("--force")
         b = pair.b
         # Clusters that were taken and not used yet may be left over, as after a machine's crash.
         checked = run("qemu-img", "check", "-q", b / "busy.qcow2", check=False)
         assert checked.returncode in (0, 3), checked.stdout
-        assert os.stat(b / "busy.qcow2").st_size > 8 << 20
+        reads = [word for number in flushed for word in ("-c", "read " + PatternWriter.place(number))]
+        found = run("qemu-io", "-r", "-f", "qcow2", *reads, b / "busy.qcow2").stdout
+        assert "failed" not in found and found.count("\nread ") + found.startswith("read ") == len(flushed), found
+        print(f"        {len(flushed)} flushed writes")
         for name in ("empty.qcow2", "base.qcow2", "top.qcow2"):
             run("qemu-img", "check", "-q", b / name)
         with open(scratch / "raw", "r+b", buffering=0) as file:

@@ -13,7 +13,9 @@ TREE = "/var/tmp/vmfs-test-fresh"  # made once a machine; nothing of ours is in 
 SCRIPT = """
 set -eu
 mount | sort >/before
+began=$(date +%s)
 /vmfs/packaging/quickstart >/vmfs/first.log 2>&1
+echo $(($(date +%s) - began)) >/vmfs/seconds
 mount | sort | diff /before -
 if ls -d /var/tmp/vmfs-quickstart.*; then exit 1; fi
 /vmfs/packaging/quickstart --keep >/vmfs/second.log 2>&1
@@ -44,4 +46,8 @@ def quickstart_on_a_fresh_debian(scratch):
                 print("        " + "\n        ".join(said.splitlines()[-3:]))
     with open(os.path.join(root, "vmfs/first.log"), encoding="utf-8") as file:
         assert "0 are missing" in file.read()
+    with open(os.path.join(root, "vmfs/seconds"), encoding="ascii") as file:
+        seconds = int(file.read())
+    print(f"        the first took {seconds} s")
+    assert seconds < 600, "the README promises ten minutes at most"
     assert "vmfs promote alpha/mnt" in said, "--keep does not say what to try"

@@ -6,6 +6,18 @@
 using namespace vmfs;
 using namespace vmfs::sim;
 
+namespace {
+
+bool says(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+bool has_problem(Member& member, const std::string& part) {
+  for (const std::string& problem : member.status().problems)
+    if (says(problem, part)) return true;
+  return false;
+}
+
+}  // namespace
+
 TEST_SUITE("node") {
   TEST_CASE("what is written on one node is on the other") {
     TwoNodes t(1);
@@ -96,14 +108,49 @@ TEST_SUITE("node") {
     REQUIRE(ok(t.a().write("web.img", 0, "from a")) == "");
     REQUIRE(ok(t.a().flush("web.img")) == "");
     t.a().kill();
-    t.cluster.run(10 * kSecond);
+    t.cluster.run(10 * kSecond + 500 * kMillisecond);
     auto refused = t.b().write("web.img", 0, "from b");
     REQUIRE_FALSE(refused);
     CHECK(refused.error().number == EROFS);
     auto promoted = t.b().promote("web.img", false);
     REQUIRE_FALSE(promoted);
-    CHECK(promoted.error().message.find("--force") != std::string::npos);
-    CHECK(promoted.error().message.find("in sync then") != std::string::npos);
+    const std::string why = promoted.error().message;
+    CAPTURE(why);
+    CHECK(says(why, "web.img: belongs to a, which is not connected"));
+    CHECK(says(why, "a: last contact 2023-11-14 22:13:2"));  // virtual time begins at :20
+    CHECK(says(why, " UTC (10 s ago), in sync then"));
+    CHECK(says(why, "may be lost: what it acknowledged alone after that contact; nothing that was flushed before"));
+    CHECK(says(why, "it may still be alive, and may have gone on alone"));
+    CHECK(says(why, "vmfs promote web.img --force"));
+  }
+
+  TEST_CASE("and what may be lost is more when nobody waited for this node, or when it was behind") {
+    for (ReplicationMode mode : {ReplicationMode::kSync, ReplicationMode::kAsync}) {
+      TwoNodes t(7, mode);
+      REQUIRE(ok(t.a().make("web.img")) == "");
+      t.settle();
+      const bool behind = mode == ReplicationMode::kSync;
+      if (behind) {
+        t.cluster.network.cut("a", "b");
+        t.cluster.run(10 * kSecond);
+        for (int i = 0; i < 20; ++i) {
+          REQUIRE(ok(t.a().write("web.img", i * 100000, std::string(100000, static_cast<char>('a' + i)))) == "");
+          t.cluster.run(100 * kMillisecond);
+        }
+        t.cluster.network.set_path("a", "b", {.bytes_per_second = 300'000});
+        t.cluster.network.mend("a", "b");
+        REQUIRE(t.cluster.until([&] { return t.b().sync_of() == PeerSync::kCatchingUp; }));
+      }
+      t.a().kill();
+      t.cluster.run(10 * kSecond);
+      auto promoted = t.b().promote("web.img", false);
+      REQUIRE_FALSE(promoted);
+      const std::string why = promoted.error().message;
+      CAPTURE(why);
+      CHECK(says(why, behind ? "s ago), not in sync then" : "s ago), in sync then"));
+      CHECK(says(why, "may be lost: whatever it wrote last, flushed or not, that did not arrive here"));
+      CHECK(says(why, "it may still be alive, and may have gone on alone"));
+    }
   }
 
   TEST_CASE("the primary dies, the other is promoted by force, the primary comes back and follows") {
@@ -307,9 +354,17 @@ TEST_SUITE("node") {
       t.cluster.run(50 * kMillisecond);
       if (i % 10 == 0) REQUIRE(ok(t.a().flush("web.img")) == "");
     }
+    t.cluster.network.set_path("a", "b", {.bytes_per_second = 1'000'000});
     t.b().start({"a"});
+    // As long as it lasts, both say so, and what it means.
+    REQUIRE(t.cluster.until([&] {
+      return has_problem(t.a(), "b is being copied to: before the copy's end it cannot take over") &&
+             has_problem(t.b(), "a copies the volume to this node: what is inconsistent here cannot be promoted");
+    }));
     t.check_equal();
     CHECK(t.a().status().peers.at(0).copies_whole != 0);
+    CHECK(t.a().status().problems.empty());
+    CHECK(t.b().status().problems.empty());
   }
 
   TEST_CASE("a clean unmount hands everything over") {

@@ -1,6 +1,8 @@
 // Taking a group while the world goes on: the kernel's caches take their time to go, and what was decided before that
 // is decided again after it.
 #include <deque>
+#include <map>
+#include <string>
 
 #include "tests/unit/two_nodes.h"
 
@@ -49,6 +51,49 @@ struct SlowKernel : TwoNodes {
 };
 
 TEST_SUITE("node tokens") {
+  TEST_CASE("chmod, chown and truncation by a node that does not own the image bring the token over") {
+    const std::map<std::string, AttributesToSet> changes{
+        {"chmod", {.set = {.permissions = 0600}, .size = {}}},
+        {"chown", {.set = {.uid = 1000, .gid = 1001}, .size = {}}},
+        {"truncation", {.set = {}, .size = 3}},
+        {"extension", {.set = {}, .size = 70'000}},
+    };
+    TwoNodes t(307);
+    REQUIRE(ok(t.a().make("web.img")) == "");
+    t.settle();
+    const GroupId web = t.a().group("web.img");
+    for (const auto& [name, change] : changes) {
+      CAPTURE(name);
+      auto set_on_b = [&] { return t.b().change([&] { return t.b().volume->set_attributes({}, web, change); }); };
+      REQUIRE(ok(t.a().promote("web.img", false)) == "");
+      auto guest = t.a().volume->open_image(web, true);
+      REQUIRE(guest);
+      REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 0, as_bytes("from a"))) == "");
+      // Not flushed: in use.
+      auto refused = set_on_b();
+      REQUIRE_FALSE(refused);
+      CHECK(refused.error().number == EBUSY);
+      REQUIRE(ok(t.a().flush("web.img")) == "");
+      t.a().volume->close_image(*guest);
+      REQUIRE(t.a().volume->group(web)->owner == t.a().id);
+      REQUIRE(ok(set_on_b()) == "");
+      CHECK(t.b().volume->group(web)->owner == t.b().id);
+      CHECK(t.b().volume->group(web)->history.back().cause == EpochCause::kTaken);
+      t.check_equal();
+      CHECK(t.a().volume->group(web)->owner == t.b().id);
+      for (Member* member : {&t.a(), &t.b()}) {
+        CAPTURE(member->name);
+        auto found = member->volume->attributes(web);
+        REQUIRE(found);
+        if (change.set.permissions) CHECK(found->stat.permissions == *change.set.permissions);
+        if (change.set.uid) CHECK(found->stat.uid == *change.set.uid);
+        if (change.set.gid) CHECK(found->stat.gid == *change.set.gid);
+        CHECK(found->stat.size == change.size.value_or(6));
+        CHECK(member->read("web.img", 0, 6) == (name == "truncation" ? "fro" : "from a"));
+      }
+    }
+  }
+
   TEST_CASE("by force, and the owner is back before the kernel's caches are gone: it is asked") {
     SlowKernel t(301);
     t.cut_for_long();
