@@ -163,6 +163,63 @@ TEST_SUITE("node") {
     CHECK(t.a().read("web.img", 200, 6) == "from b");
     CHECK(contains(kept_copies(t.a(), "web.img"), "tail"));
   }
+
+  TEST_CASE("freeze: what a daemon that died held back, the next holds back too") {
+    Parting t(607);
+    VolumeSettings settings = t.a().settings;
+    settings.on_peer_loss = OnPeerLoss::kFreeze;
+    REQUIRE(ok(t.a().command([&](Node::Done done) { t.a().node->set_settings(settings, std::move(done)); })) == "");
+    t.a().settings = settings;
+    t.settle();
+    auto guest = t.a().volume->open_image(t.web, true);
+    REQUIRE(guest);
+    t.cluster.network.cut("a", "b");
+    REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 100, as_bytes("flushed"))) == "");
+    // It is in the store, and the checkpoint behind it.
+    REQUIRE(t.cluster.until([&] { return t.a().volume->stored_lsn() >= t.a().volume->journal().written_lsn(); }));
+    t.cluster.run(3 * kSecond);
+    t.a().volume->close_image(*guest);
+    t.a().kill();
+    t.a().start({"b"}, true);
+    guest = t.a().volume->open_image(t.web, true, true);
+    REQUIRE(guest);
+    auto flushed = std::make_shared<std::optional<Result<>>>();
+    t.a().volume->flush(**guest, t.a().caller, [flushed](Result<> result) { *flushed = std::move(result); });
+    t.cluster.run(10 * kSecond);
+    CHECK_FALSE(flushed->has_value());
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return flushed->has_value(); }));
+    CHECK(**flushed);
+    CHECK(t.b().volume->durable_position(t.web) == t.a().volume->durable_position(t.web));
+    t.a().volume->close_image(*guest);
+    t.check_equal();
+  }
+
+  TEST_CASE("a guest that reads goes on reading when the daemon has died, and keeps nobody from the token") {
+    Parting t(608);
+    auto reader = t.a().volume->open_image(t.web, false);
+    REQUIRE(reader);
+    t.a().volume->close_image(*reader);
+    t.a().kill();
+    t.a().start({"b"}, true);
+    reader = t.a().volume->open_image(t.web, false);
+    REQUIRE(reader);
+    t.settle();
+    CHECK(ok(t.b().write("web.img", 0, "from b")) == "");
+    t.a().volume->close_image(*reader);
+    t.check_equal();
+  }
+
+  TEST_CASE("who was handed over in the middle of a write does not ask for it back") {
+    Parting t(609);
+    REQUIRE(ok(t.b().promote("web.img", false)) == "");
+    // A writer on a had met the gate while it was being closed.
+    CHECK(t.a().node->may_not_change(t.web, Gate::kReleasing).kind == ErrorKind::kWouldWait);
+    t.cluster.run(15 * kSecond);
+    CHECK(t.b().volume->group(t.web)->owner == t.b().id);
+    CHECK(t.b().volume->gate(t.web) == Gate::kOpen);
+    t.check_equal();
+  }
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // Checkpoints on a disk whose syncs fail, and what may be said of the store meanwhile.
+#include <thread>
+
 #include "tests/unit/volume_fixture.h"
 
 namespace vmfs {
@@ -83,6 +85,57 @@ TEST_CASE("a state that is saved while a checkpoint fails claims nothing of its 
   }
 }
 
+TEST_CASE("an image whose file somebody took out of the store waits in the journal, and that is said") {
+  VolumeHome home;
+  const ObjectId id = home.create("a");
+  home.close_and_open();
+  REQUIRE(home.disk.rename("images/a", "taken", false, "test"));
+  // As a secondary does: nobody has it open.
+  REQUIRE(home->set_attributes({}, id, {.set = {}, .size = 1000}));
+  const Lsn written = home->journal().written_lsn();
+  bool failed = false;
+  for (int i = 0; i < 5; ++i) failed = failed || !home->apply_some(true);
+  CHECK(failed);
+  CHECK(home->stored_lsn() < written);
+  REQUIRE(home->problems().size() == 1);
+  CHECK(home->problems().front().find("images/a") != std::string::npos);
+  REQUIRE(home.disk.rename("taken", "images/a", false, "test"));
+  home.apply_all();
+  CHECK(home->problems().empty());
+  CHECK(home.stored("a") == std::string(1000, '\0'));
+}
+
+TEST_CASE("a name that is made while a checkpoint syncs the directories is in the next redo") {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    VolumeHome home(seed, NodeId{7}, false, false, sim::MetadataOrder::kPerDirectory);
+    const ObjectRef image = home.open_image(home.create("a"));
+    home.apply_all();
+    // Another name waits to be synced once more; this one is not made yet, and lies below what is applied.
+    home.create("b");
+    home.disk.fail_calls("store.make", std::nullopt, 1, ENOSPC, true);
+    home.disk.fail_calls("store.sync_names", sim::Operation::kSyncDirectory, 1, EIO, false);
+    CHECK_FALSE(home->make_directory({}, kRootObject, "d", 0755));
+    home.write(*image, 0, "text");
+    CHECK_FALSE(home->apply_some(true));
+    home.disk.heal();
+    std::thread other;
+    home.disk.set_hook([&](const sim::DiskCall& call) -> std::optional<int> {
+      if (std::string_view(call.label) != "store.sync_names" || other.joinable()) return {};
+      other = std::thread([&] { (void)home->make_directory({}, kRootObject, "e", 0755); });
+      // It makes both when this sync lets it, or if it comes later, after the checkpoint.
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      return {};
+    });
+    REQUIRE(home->checkpoint());
+    home.disk.set_hook({});
+    REQUIRE(other.joinable());
+    other.join();
+    REQUIRE(home->resolve("d"));
+    home.lose_power_and_open();
+    CHECK(home->resolve("d"));
+  }
+}
+
 TEST_CASE("a failed sync of directories whose changes cannot be made again at once") {
   VolumeHome home;
   home.apply_all();
@@ -102,6 +155,30 @@ TEST_CASE("a failed sync of directories whose changes cannot be made again at on
   CHECK(home->problems().empty());
   home.lose_power_and_open();
   CHECK(home->resolve("d/a"));
+}
+
+TEST_CASE("what lies below the last checkpoint and is kept for a peer is known to be freed, also after a start") {
+  VolumeHome home;
+  const ObjectId x = home.create("x"), y = home.create("y");
+  const Position before = home->durable_position(x);
+  home.write(*home.open_image(x), 0, "what the peer lacks");
+  REQUIRE(home.flush(*home.open_image(x)));
+  home->set_peer({.id = NodeId{8}, .name = "b", .confirmed = 0});
+  home.close_and_open();
+  auto touched = home->touched_since(x, before);
+  REQUIRE((touched && touched->ranges && touched->changed));
+  const Position all = home->durable_position(x);
+  CHECK(home->group(x)->recycled.seq < all.seq);
+  auto image = home.open_image(y);
+  for (int i = 0; i < 60; ++i) {
+    home.write(*image, 0, std::string(400'000, 'y'));
+    home.apply_all();
+  }
+  CHECK(home->group(x)->recycled == all);
+  touched = home->touched_since(x, before);
+  REQUIRE(touched);
+  CHECK_FALSE(touched->ranges);
+  CHECK(touched->changed);
 }
 
 TEST_CASE("what gathered in the journal is freed bit by bit, also after a death") {

@@ -10,7 +10,10 @@ namespace {
 // Stops whoever releases a group in the middle: its gate is closed, its record is not in the journal yet.
 class Held : public ReplicationHooks {
  public:
-  Error may_not_change(GroupId, Gate) override { return {ErrorKind::kWouldWait, EAGAIN, {}}; }
+  Error may_not_change(GroupId, Gate) override {
+    ++asked;
+    return {ErrorKind::kWouldWait, EAGAIN, {}};
+  }
   void written(Lsn) override {
     if (!armed.exchange(false)) return;
     reached.set_value();
@@ -19,6 +22,7 @@ class Held : public ReplicationHooks {
   void await_peers(GroupId, Lsn, std::function<void(Result<>)> done) override { done({}); }
   bool backlog_full() override { return false; }
   std::atomic<bool> armed{false};
+  std::atomic<int> asked{0};
   std::promise<void> reached, go_on;
 };
 
@@ -79,6 +83,22 @@ TEST_CASE("what a thread saw of a group before it was released opens it no more"
   REQUIRE_FALSE(refused);
   CHECK(refused.error().kind == ErrorKind::kWouldWait);
   CHECK(t.home->group(t.image)->seq == seq);
+}
+
+TEST_CASE("who writes while the group is handed over does not ask for it back") {
+  Releasing t;
+  Result<> written, zeroed;
+  std::vector<std::thread> writers;
+  REQUIRE(t.release([&] {
+    writers.emplace_back([&] { written = t.home->write(*t.guest, {}, 0, as_bytes("late")); });
+    writers.emplace_back([&] { zeroed = t.home->zero(*t.guest, {}, 0, 1, true, false); });
+    // They are at the lock that the release holds; one that comes later is refused as well.
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }));
+  for (std::thread& writer : writers) writer.join();
+  CHECK(errno_of(written) == EIO);
+  CHECK(errno_of(zeroed) == EIO);
+  CHECK(t.hooks.asked == 0);
 }
 
 TEST_CASE("what is opened is opened after all that was received of it, a removal too") {
