@@ -323,6 +323,7 @@ void Core::forget_attributes(ObjectId object) {
 }
 
 void Core::forget_name(ObjectId parent, const std::string& name) {
+  if (name.empty()) return;  // the directory itself has changed: see names_in()
   // Expiring is enough, and spares what is mounted or open below the name.
   if (fuse_lowlevel_notify_expire_entry(session_, raw(parent), name.c_str(), name.size(),
                                         FUSE_LL_EXPIRE_ONLY) == -ENOSYS) {

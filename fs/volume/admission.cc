@@ -51,9 +51,7 @@ void Volume::Impl::refresh_admission(std::uint64_t wanted) {
     return;
   }
   no_problem("space");
-  // A small file system keeps a smaller margin.
-  std::uint64_t kept =
-      std::min(kSpaceMargin, space->total / 64) + unapplied_bytes() + journal_growth(*space);
+  const std::uint64_t kept = set_aside(*space);
   std::uint64_t left = space->available > kept ? space->available - kept : 0;
   image_max_.store(space->file_size_max);
   files_kept_.store(std::min(kFilesKept + journal_growth(*space) / options_.journal.segment_size,
@@ -61,6 +59,12 @@ void Volume::Impl::refresh_admission(std::uint64_t wanted) {
   // Others use the file system too: after so much it is asked again.
   left = std::min(left, std::max(kAdmittedAtOnce, wanted));
   admission_limit_.store(admitted_.load() + left);
+}
+
+// Of what is free: a margin (a small file system keeps a smaller one), what is acknowledged and not yet in the store,
+// and what the journal has yet to take.
+std::uint64_t Volume::Impl::set_aside(const DiskSpace& store) {
+  return std::min(kSpaceMargin, store.total / 64) + unapplied_bytes() + journal_growth(store);
 }
 
 Result<> Volume::Impl::admit_file() {

@@ -235,7 +235,8 @@ struct Volume::Impl {
   std::mutex admission_mutex_;
   bool journal_complete_ = false;  // guarded by admission_mutex_: all its segments exist
   // What the journal will yet take of the file system that the store is on.
-  std::uint64_t journal_growth(const DiskSpace& store);
+  std::uint64_t journal_growth(const DiskSpace& store);  // admission_mutex_ is held
+  std::uint64_t set_aside(const DiskSpace& store);       // likewise
 
   // Reserves a place in the journal, and remembers when it was full.
   Result<Journal::Reservation> reserve(Draft& draft, SequenceCursor* cursor) {
@@ -380,7 +381,7 @@ struct Volume::Impl {
   std::uint64_t pending_memory_ = 0;  // bytes
   std::atomic<Lsn> first_pending_{0};  // 0: none
   Lsn first_pending_of(GroupId group) const;  // beyond all: none; with receive_mutex_ held
-  // The names that a record of the name space concerns.
+  // The names that a record of the name space concerns; an empty one: the directory itself.
   static Result<std::vector<std::pair<ObjectId, std::string>>> names_in(RecordType type, ByteView payload);
   Result<> check_received(const ReceivedRecord& record,
                           std::unordered_map<GroupId, Position>& positions, bool& repeat);
@@ -463,8 +464,7 @@ struct Volume::Impl {
   Result<> reapply_names();
   Result<> save_state();
   CheckpointState checkpoint_state(Lsn replay_from);
-  // How far the journal may be freed once the checkpoint that is being made is durable; takes account
-  // of it in the groups. Nothing: not at all.
+  // How far the journal may be freed once the checkpoint is durable; takes account of it in the groups.
   std::optional<Lsn> release_place(Lsn applied);
   Lsn replay_from(Lsn applied);
   JournalFacts journal_facts();

@@ -121,9 +121,8 @@ Result<std::vector<ListedEntry>> Volume::list(ObjectId object) {
 
 Result<DiskSpace> Volume::space() {
   VMFS_ASSIGN(DiskSpace space, impl_->store_->space());
-  // What is acknowledged and not yet in the store is used already.
-  std::uint64_t used = impl_->unapplied_bytes() + kSpaceMargin;
-  space.available -= std::min(space.available, used);
+  std::lock_guard lock(impl_->admission_mutex_);
+  space.available -= std::min(space.available, impl_->set_aside(space));
   return space;
 }
 

@@ -354,6 +354,9 @@ Result<std::vector<std::pair<ObjectId, std::string>>> Volume::Impl::names_in(Rec
     VMFS_ASSIGN(Rename change, decode<Rename>(payload));
     names.emplace_back(change.from_parent, change.from_name);
     names.emplace_back(change.to_parent, change.to_name);
+  } else if (type == RecordType::kSetAttributes) {
+    VMFS_ASSIGN(AttributeChange change, decode<AttributeChange>(payload));
+    names.emplace_back(change.object, std::string());  // of a directory: it alone
   } else if (type == RecordType::kBaseData) {
     VMFS_ASSIGN(auto objects, decode<std::vector<BaseObject>>(payload));
     for (const BaseObject& object : objects) names.emplace_back(object.parent, object.name);

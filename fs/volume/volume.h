@@ -254,6 +254,7 @@ class Volume {
   struct Observer {
     virtual ~Observer() = default;
     virtual void group_changed(GroupId group, RecordType because) = 0;
+    // With an empty name: the directory's own attributes.
     virtual void names_changed(ObjectId parent, const std::string& name) {
       (void)parent, (void)name;
     }
