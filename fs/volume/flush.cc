@@ -140,7 +140,8 @@ void Volume::flush(Object& handle, const Caller& caller, std::function<void(Resu
   if (handle.inode->local) return done({});
   // What this handle wrote is not in the image any more, if it was given up and not handed over.
   const VolumeGroup& group = handle.inode->image->group;
-  if (handle.wrote.load() && handle.revocations != group.revocations.load() && !group.flushed())
+  if (handle.wrote.load() && handle.revocations != group.revocations.load() && !group.flushed() &&
+      group.last_change.load() > group.handed_over.load())
     return done(Impl::given_up());
   impl_->flush_image(*this, handle.inode, caller, std::move(done));
 }

@@ -202,6 +202,11 @@ Result<> Volume::go_on_alone(GroupId id) {
   Result<Lsn> end = v.with_group_locked(id, [&](VolumeGroup& group) -> Result<Lsn> {
     if (group.gate.load() == Gate::kInconsistent) return v.given_up();
     if (v.is_closed(group)) return fail(ErrorKind::kWouldWait, EAGAIN);
+    {
+      std::lock_guard lock(group.mutex);
+      if (group.owner != v.node_)
+        return fail(ErrorKind::kReadOnly, EIO, "the image was handed over, and who was to have it was lost");
+    }
     VMFS_TRY(v.begin_epoch_locked(group));
     if (!v.epoch_unused(group)) return group.last_record.load();
     return v.append_flush_record(group, {});
@@ -328,9 +333,9 @@ Result<Lsn> Volume::Impl::release_locked(VolumeGroup& group, NodeId taker, Gate 
   group.gate.store(Gate::kSecondary, std::memory_order_release);
   VMFS_TRY(journal_->commit(draft, place));
   VMFS_TRY(journal_->sync_through(place.end));
-  // The taker takes only when it holds all of it durably.
+  // The record does for a flush, which waits until the peers have it as for any other.
   raise_to(group.flush_appended, place.end);
-  raise_to(group.flush_completed, place.end);
+  raise_to(group.handed_over, place.end);
   if (hooks_) hooks_->written(place.end);
   return place.end;
 }

@@ -45,6 +45,7 @@ struct VolumeGroup {
   std::atomic<Lsn> last_change{0};      // likewise of the last one made here that a flush must cover
   std::atomic<Lsn> flush_appended{0};   // all changes below have a flush record after them
   std::atomic<Lsn> flush_completed{0};  // all changes below are as safe as the mode demands
+  std::atomic<Lsn> handed_over{0};      // all changes below go to who was given the group
 
   std::mutex mutex;  // guards what follows
   NodeId owner{};

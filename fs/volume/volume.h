@@ -222,7 +222,8 @@ class Volume {
   Result<bool> begin_epoch_if_due(GroupId group);
   // For a flush that is about to be acknowledged without the peer: begins the epoch if one is due, and sees
   // to it that the epoch has a record besides the one that begins it, so that whoever compares histories
-  // later sees that this node went on in it. Durable on return. kNotFound: the group is gone.
+  // later sees that this node went on in it. Durable on return. kNotFound: the group is gone. kReadOnly (EIO): it is
+  // another's by now, who alone could say so.
   Result<> go_on_alone(GroupId group);
   // Forgets history that all peers have.
   void trim_history(GroupId group, Position confirmed_by_all);

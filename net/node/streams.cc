@@ -355,8 +355,9 @@ void Node::Impl::complete_alone(std::multimap<Lsn, FlushWait> waits) {
         for (auto& [lsn, wait] : *held) {
           const Result<>& result = results->at(wait.group);
           const ErrorKind kind = result ? ErrorKind::kNotFound : result.error().kind;
-          if (kind == ErrorKind::kNotFound) {
-            wait.done({});  // of an image that is gone nothing can be lost
+          const bool handed_over = kind == ErrorKind::kReadOnly && options.settings.mode == ReplicationMode::kAsync;
+          if (kind == ErrorKind::kNotFound || handed_over) {
+            wait.done({});  // of an image that is gone nothing can be lost; in async a flush is this disk's
           } else if (kind == ErrorKind::kWouldWait) {
             flush_waits.emplace(lsn, std::move(wait));
             retry_flushes_ns = now() + kFlushRetry;

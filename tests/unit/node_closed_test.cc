@@ -220,6 +220,33 @@ TEST_SUITE("node") {
     CHECK(t.b().volume->gate(t.web) == Gate::kOpen);
     t.check_equal();
   }
+
+  TEST_CASE("a flush of what was handed over waits until who has it now holds it, or fails") {
+    for (const bool lost : {false, true}) {
+      Parting t(610);
+      auto guest = t.a().volume->open_image(t.web, true);
+      REQUIRE(guest);
+      t.cluster.network.set_path("a", "b", {.delay_ns = 300 * kMillisecond});
+      REQUIRE(ok(t.a().volume->write(**guest, t.a().caller, 100, as_bytes("late"))) == "");
+      auto released = t.a().volume->release(t.web, t.b().id);
+      REQUIRE(released);
+      auto flushed = std::make_shared<std::optional<Result<>>>();
+      t.a().volume->flush(**guest, t.a().caller, [flushed](Result<> result) { *flushed = std::move(result); });
+      CHECK_FALSE(flushed->has_value());
+      if (lost) t.b().power_loss();
+      REQUIRE(t.cluster.until([&] { return flushed->has_value(); }));
+      if (lost) {
+        CHECK_FALSE(**flushed);
+        t.b().start({"a"});
+      } else {
+        CHECK(**flushed);
+        CHECK(t.b().volume->durable_position(t.web).seq >= t.a().volume->durable_position(t.web).seq);
+      }
+      t.a().volume->close_image(*guest);
+      t.check_equal();
+      CHECK(t.b().read("web.img", 100, 4) == "late");
+    }
+  }
 }
 
 }  // namespace
