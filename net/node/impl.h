@@ -249,9 +249,6 @@ struct Node::Impl final : Volume::Observer {
   void match_frozen();
   // Of a group that is owned here and settled.
   Gate idle_gate() const { return frozen.load() ? Gate::kFrozen : Gate::kOpen; }
-  Peer* best_peer();
-  // Whether the peer, which is connected, gets this group's records as they come.
-  bool goes_to(Peer& peer, GroupId group);
 
   // --- follow.cc
   void start_follows(Peer& peer);
@@ -308,6 +305,9 @@ struct Node::Impl final : Volume::Observer {
   Error disconnected_error(GroupId group);
 
   // --- commands.cc
+  Peer* best_peer();
+  // Whether the peer, which is connected, gets this group's records as they come.
+  bool goes_to(Peer& peer, GroupId group);
   void demote(std::vector<GroupId> groups, bool force, Done done);
   void resolve(std::vector<GroupId> groups, bool keep_local, Done done);
   void remove_peer(NodeId peer, Done done);

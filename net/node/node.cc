@@ -284,7 +284,8 @@ void Node::Impl::reconsider() {
     start_follows(*peer);
     forget_removed(*peer);
     go_on_letting_go(*peer);
-    update_sync(*peer);
+    // No write of this node's announces what was received, nor the volume's own records.
+    pump(*peer);
   }
   settle();
   answer_wants();

@@ -107,6 +107,21 @@ TEST_SUITE("node") {
     CHECK(t.c().read("web.img", 0, 5) == "HELLO");
   }
 
+  TEST_CASE("three nodes: what arrives goes on at once to a peer that its author does not reach") {
+    ThreeNodes t(57, {"web.img"});
+    t.cluster.network.cut("a", "c");
+    t.cluster.run(10 * kSecond);
+    for (int i = 0; i < 20; ++i) {
+      const std::string text = fmt::format("text {:04}", i);
+      REQUIRE(ok(t.a().write("web.img", 0, text)) == "");
+      REQUIRE(ok(t.a().flush("web.img")) == "");
+      CHECK(t.cluster.until([&] { return t.c().read("web.img", 0, text.size()) == text; }, 250 * kMillisecond));
+      t.cluster.run(i * 17 * kMillisecond);
+    }
+    t.cluster.network.mend("a", "c");
+    t.check_equal();
+  }
+
   TEST_CASE("three nodes: the owner dies, one peer is promoted, the owner comes back and follows") {
     ThreeNodes t(52);
     REQUIRE(ok(t.a().make("web.img")) == "");
