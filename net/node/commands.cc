@@ -298,6 +298,7 @@ void Node::Impl::remove_peer(NodeId id, Done done) {
   volume.remove_peer(id);
   end_splits_of_nobody();
   look_at_parts();
+  tell_parts();
   log_notice("{}: removed from the volume", name);
   if (callbacks.peer_removed) callbacks.peer_removed(id);
   freeze_or_thaw();

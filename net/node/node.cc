@@ -296,6 +296,8 @@ void Node::Impl::reconsider() {
 void Node::Impl::periodic(std::int64_t now_ns) {
   next_periodic_ns = now_ns + kPeriod;
   look_at_parts();
+  const bool away = std::any_of(peers.begin(), peers.end(), [](const auto& peer) { return !peer->stream; });
+  if (away && now_ns >= tell_parts_ns) tell_parts();
   for (auto& peer : peers) {
     if (!peer->stream) {
       // Its heartbeats come, so nothing else would end this; and who is frozen waits for it.

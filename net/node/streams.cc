@@ -42,6 +42,10 @@ std::size_t PeerStream::unsent_bytes() {
 void PeerStream::needs_copy(GroupId group, const char* why) { node_.needs_copy(peer_, group, why); }
 void PeerStream::send_ack(const Ack& ack) { node_.send(peer_, ack); }
 
+// Of two copies neither would be whole. What a node had sent before its death may still come when another one, which
+// has missed it sooner, takes over.
+bool PeerStream::may_begin_copy(GroupId group) { return !node_.is_being_copied(group, &peer_); }
+
 void PeerStream::received(const ReceivedRecord& record) {
   sender.positions().came_from_peer(record.header, record.payload);
   GroupId group{record.header.group};
@@ -428,6 +432,7 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
   for (GroupId group : unanswered)
     give_up_asking(group, {ErrorKind::kReadOnly, EROFS, {}});  // commands decide anew
   std::erase_if(wanted, [&](const auto& want) { return want.second.peer == peer.info.id; });
+  tell_parts();  // of which it may have been the source
   poke();
 }
 
