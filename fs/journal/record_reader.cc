@@ -10,6 +10,13 @@
 #include "fs/journal/journal_impl.h"
 
 namespace vmfs {
+namespace {
+
+constexpr std::size_t kChunk = 2u << 20;
+// While payloads are passed over: many small records, and little of a large one.
+constexpr std::size_t kHeadersChunk = 64u << 10;
+
+}  // namespace
 
 struct RecordReader::State {
   // Records are found by walking from the segment's first: any LSN may be asked for.
@@ -18,7 +25,7 @@ struct RecordReader::State {
         start(from),
         next(the_journal.geometry.first_record(the_journal.geometry.number(from))),
         window([this](std::span<std::byte> out, std::uint64_t offset) { return read(out, offset); },
-               the_journal.geometry.segment_size, 2u << 20) {}
+               the_journal.geometry.segment_size, kChunk) {}
 
   // Nothing at or above `readable` is read: it may change, and the window keeps what it has.
   Result<std::size_t> read(std::span<std::byte> out, std::uint64_t offset) {
@@ -39,7 +46,7 @@ struct RecordReader::State {
 
   bool turn_to(std::uint64_t wanted);
   Result<bool> pass_generation_start();
-  Result<std::optional<RecordView>> next_record(Lsn limit);
+  Result<std::optional<RecordView>> next_record(Lsn limit, const Wanted& payload_wanted);
   Result<bool> goes_on_in_next_segment();
   tl::unexpected<Error> damaged(Validity validity) const;
 
@@ -90,7 +97,7 @@ tl::unexpected<Error> RecordReader::State::damaged(Validity validity) const {
                           next, to_string(validity)));
 }
 
-Result<std::optional<RecordView>> RecordReader::State::next_record(Lsn limit) {
+Result<std::optional<RecordView>> RecordReader::State::next_record(Lsn limit, const Wanted& payload_wanted) {
   const Geometry& geometry = journal.geometry;
   readable = std::min(limit, journal.written.load(std::memory_order_acquire));
   for (bool again = false;;) {
@@ -110,11 +117,14 @@ Result<std::optional<RecordView>> RecordReader::State::next_record(Lsn limit) {
     if (seen.validity == Validity::kValid) {
       if (end > readable) return std::nullopt;
       if (generation != 0 && header.generation < generation) seen.validity = Validity::kStale;
-      if (!pad && next >= start && header.payload_size > 0) {
-        VMFS_ASSIGN(payload, window.view(geometry.offset(next) + sizeof(RecordHeader),
-                                         header.payload_size));
-        if (payload.size() < header.payload_size || hash64(payload) != header.payload_hash)
-          seen.validity = Validity::kBadPayload;
+      if (!pad && next >= start) {
+        const bool with_payload = !payload_wanted || payload_wanted(header);
+        window.set_chunk(with_payload ? kChunk : kHeadersChunk);
+        if (with_payload && header.payload_size > 0) {
+          VMFS_ASSIGN(payload, window.view(geometry.offset(next) + sizeof(RecordHeader), header.payload_size));
+          if (payload.size() < header.payload_size || hash64(payload) != header.payload_hash)
+            seen.validity = Validity::kBadPayload;
+        }
       }
     }
     if (seen.validity != Validity::kValid) {
@@ -159,8 +169,8 @@ RecordReader::RecordReader(const Journal& journal, Lsn start)
     : state_(std::make_unique<State>(*journal.impl_, start == 0 ? journal.oldest_lsn() : start)) {}
 RecordReader::~RecordReader() = default;
 
-Result<std::optional<RecordView>> RecordReader::next(Lsn limit) {
-  return state_->next_record(limit);
+Result<std::optional<RecordView>> RecordReader::next(Lsn limit, const Wanted& payload_wanted) {
+  return state_->next_record(limit, payload_wanted);
 }
 
 Lsn RecordReader::position() const { return std::max(state_->next, state_->start); }

@@ -1,6 +1,7 @@
 // Walks a live journal from a place on, while others append: for the sender.
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "fs/journal/journal.h"
@@ -9,7 +10,7 @@ namespace vmfs {
 
 struct RecordView {
   RecordHeader header;
-  ByteView payload;  // valid until the next call
+  ByteView payload;  // valid until the next call; empty if it was not wanted
 };
 
 // Not thread-safe; one per reader. Reads through a buffer of a few MiB (which it owns), sequentially.
@@ -20,8 +21,9 @@ class RecordReader {
   ~RecordReader();
   // The next record that lies wholly below `limit` (at most journal.written_lsn()); nothing: none
   // yet. The journal's own records (pad, seal) are passed over. kNotFound: the place was recycled.
-  // kCorrupt: header or payload fail their checksum (both are verified).
-  Result<std::optional<RecordView>> next(Lsn limit);
+  // kCorrupt: header or payload fail their checksum (both are verified). A payload that is not wanted is not looked at.
+  using Wanted = std::function<bool(const RecordHeader&)>;
+  Result<std::optional<RecordView>> next(Lsn limit, const Wanted& payload_wanted = {});
   // Where the next call goes on.
   Lsn position() const;
 

@@ -22,6 +22,8 @@ class FileWindow {
   Result<ByteView> view(std::uint64_t offset, std::size_t size);
   // What was read is forgotten.
   void forget() { filled_ = 0; }
+  // How much is read at once from here on.
+  void set_chunk(std::size_t chunk) { chunk_ = chunk; }
 
  private:
   ReadAt read_;

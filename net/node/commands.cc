@@ -105,6 +105,23 @@ std::optional<Result<std::string>> Node::Impl::evaluate(const WaitFor& wait) {
   return Result<std::string>(std::string());
 }
 
+bool Node::Impl::goes_to(Peer& peer, GroupId group) {
+  Sender& sender = peer.stream->sender;
+  if (sender.positions().stopped(group)) return false;
+  // One that was made a moment ago is on its way; of one that the stream has passed by the peer has nothing.
+  return sender.positions().knows(group) || sender.position() < volume.last_record(group);
+}
+
+Peer* Node::Impl::best_peer() {
+  Peer* best = nullptr;
+  for (auto& peer : peers) {
+    if (peer->sync != PeerSync::kInSync) continue;
+    if (best == nullptr || peer->stream->sender.durable() > best->stream->sender.durable())
+      best = peer.get();
+  }
+  return best;
+}
+
 void Node::Impl::demote(std::vector<GroupId> groups, bool force, Done done) {
   bool all = groups.empty();
   if (all)
@@ -281,6 +298,7 @@ void Node::Impl::remove_peer(NodeId id, Done done) {
   volume.remove_peer(id);
   end_splits_of_nobody();
   look_at_parts();
+  tell_parts();
   log_notice("{}: removed from the volume", name);
   if (callbacks.peer_removed) callbacks.peer_removed(id);
   freeze_or_thaw();

@@ -88,6 +88,8 @@ void Node::Impl::on_positions(Peer& peer, Positions positions) {
     if (!peer.stream) return;
     for (const GroupPosition& remote : positions.groups) {
       auto local = position_of(remote.group);
+      // Neither has it whole: one that comes back may.
+      if (local && local->inconsistent && remote.inconsistent) continue;
       if (local) apply_course(peer, remote.group, *local, remote, false);
     }
     return poke();

@@ -7,6 +7,12 @@
 #include "net/node/impl.h"
 
 namespace vmfs {
+namespace {
+
+// What is lacking here is told again after this while a peer is away: another one may not have missed it yet.
+constexpr std::int64_t kTellParts = 5'000'000'000;
+
+}  // namespace
 
 // Of a later state than one that was kept in the same second: that has another name.
 std::string Node::Impl::snapshot_name(const std::vector<GroupId>& to_keep) {
@@ -317,6 +323,26 @@ bool Node::Impl::can_be_completed(GroupId group) {
 
 void Node::Impl::look_at_parts() {
   for (GroupId group : parts) volume.set_may_go(group, !can_be_completed(group));
+}
+
+bool Node::Impl::is_being_copied(GroupId group, const Peer* but) {
+  return std::any_of(peers.begin(), peers.end(), [&](const auto& peer) {
+    const GroupCourse* found = peer->stream && peer.get() != but ? course(*peer, group) : nullptr;
+    return found != nullptr && found->course == Course::kCopyFromPeer && found->started;
+  });
+}
+
+// Whoever has what is not whole here learns of that, and copies it if that is its turn. Not of what comes already.
+void Node::Impl::tell_parts() {
+  tell_parts_ns = now() + kTellParts;
+  std::vector<GroupPosition> lacking;
+  for (const GroupState& state : volume.groups()) {
+    if (!state.inconsistent && !state.history.empty()) continue;
+    if (is_being_copied(state.id, nullptr)) continue;
+    if (auto position = position_of(state.id)) lacking.push_back(std::move(*position));
+  }
+  for (auto& peer : peers)
+    if (peer->stream && !lacking.empty()) send_positions(*peer, lacking, true);
 }
 
 // The other side of a split has been removed from the volume: this one is all there is. (Another node whose histories

@@ -249,9 +249,6 @@ struct Node::Impl final : Volume::Observer {
   void match_frozen();
   // Of a group that is owned here and settled.
   Gate idle_gate() const { return frozen.load() ? Gate::kFrozen : Gate::kOpen; }
-  Peer* best_peer();
-  // Whether the peer, which is connected, gets this group's records as they come.
-  bool goes_to(Peer& peer, GroupId group);
 
   // --- follow.cc
   void start_follows(Peer& peer);
@@ -295,6 +292,9 @@ struct Node::Impl final : Volume::Observer {
   bool may_go_on_alone() const;
   bool is_split(const GroupState& state);
   bool can_be_completed(GroupId group);
+  // From another peer than that one, or from any.
+  bool is_being_copied(GroupId group, const Peer* but);
+  void tell_parts();
   void look_at_parts();  // once a second, and when who could complete them comes or goes
   void end_splits_of_nobody();
   bool active(GroupId group);
@@ -308,6 +308,9 @@ struct Node::Impl final : Volume::Observer {
   Error disconnected_error(GroupId group);
 
   // --- commands.cc
+  Peer* best_peer();
+  // Whether the peer, which is connected, gets this group's records as they come.
+  bool goes_to(Peer& peer, GroupId group);
   void demote(std::vector<GroupId> groups, bool force, Done done);
   void resolve(std::vector<GroupId> groups, bool keep_local, Done done);
   void remove_peer(NodeId peer, Done done);
@@ -383,6 +386,7 @@ struct Node::Impl final : Volume::Observer {
   // Of these what is unsettled waits until every peer was heard, also long after the start: a peer has a tail or
   // another branch of them.
   std::set<GroupId> must_hear;
+  std::int64_t tell_parts_ns = 0;
   std::set<GroupId> parts;  // of which this node has a part of a copy
   // Owned here; whether they are open or frozen may not be as `frozen` says yet.
   std::set<GroupId> unmatched;
@@ -411,6 +415,7 @@ class PeerStream final : public Sender::Events, public Receiver::Events, public 
   std::size_t unsent_bytes() override;
   void needs_copy(GroupId group, const char* why) override;
   void send_ack(const Ack& ack) override;
+  bool may_begin_copy(GroupId group) override;
   void received(const ReceivedRecord& record) override;
   void published() override;
   void not_shown() override;

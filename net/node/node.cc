@@ -284,7 +284,8 @@ void Node::Impl::reconsider() {
     start_follows(*peer);
     forget_removed(*peer);
     go_on_letting_go(*peer);
-    update_sync(*peer);
+    // No write of this node's announces what was received, nor the volume's own records.
+    pump(*peer);
   }
   settle();
   answer_wants();
@@ -295,6 +296,8 @@ void Node::Impl::reconsider() {
 void Node::Impl::periodic(std::int64_t now_ns) {
   next_periodic_ns = now_ns + kPeriod;
   look_at_parts();
+  const bool away = std::any_of(peers.begin(), peers.end(), [](const auto& peer) { return !peer->stream; });
+  if (away && now_ns >= tell_parts_ns) tell_parts();
   for (auto& peer : peers) {
     if (!peer->stream) {
       // Its heartbeats come, so nothing else would end this; and who is frozen waits for it.

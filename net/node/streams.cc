@@ -14,6 +14,8 @@ constexpr std::uint64_t kAsyncJoinGap = 32u << 20;
 constexpr std::int64_t kFullPatience = 30'000'000'000;
 // While records flow, the journal is looked at so often.
 constexpr std::int64_t kPumpInterval = 2'000'000;
+// So much that is newly confirmed is told to the volume at once.
+constexpr std::uint64_t kConfirmedMuch = 1u << 20;
 // A flush whose epoch finds the journal full looks again after this.
 constexpr std::int64_t kFlushRetry = 100'000'000;
 
@@ -39,6 +41,10 @@ std::size_t PeerStream::unsent_bytes() {
 
 void PeerStream::needs_copy(GroupId group, const char* why) { node_.needs_copy(peer_, group, why); }
 void PeerStream::send_ack(const Ack& ack) { node_.send(peer_, ack); }
+
+// Of two copies neither would be whole. What a node had sent before its death may still come when another one, which
+// has missed it sooner, takes over.
+bool PeerStream::may_begin_copy(GroupId group) { return !node_.is_being_copied(group, &peer_); }
 
 void PeerStream::received(const ReceivedRecord& record) {
   sender.positions().came_from_peer(record.header, record.payload);
@@ -66,7 +72,7 @@ void PeerStream::published() {
   node_.problem("receive", "");
   // What came in the meantime is due by itself.
   node_.wake_at(receiver.next_tick_ns());
-  node_.poke();
+  node_.poke();  // which passes it over, or on to other peers, once for all that came meanwhile
 }
 
 void PeerStream::not_shown() { node_.wake_at(receiver.next_tick_ns()); }
@@ -124,6 +130,9 @@ void Node::Impl::pump(Peer& peer) {
   if (!problems.empty()) problem("journal-read", "");
   peer.stream->copies.advance();
   update_sync(peer);
+  // The journal's room hangs on it, and a small journal is full before the next second.
+  if (peer.stream && peer.persisted.present && sender.durable() >= peer.persisted.confirmed + kConfirmedMuch)
+    persist(peer);
   // What was passed over counts as confirmed, and no acknowledgement will come that says so.
   if (peer.stream && (sender.received() != received || sender.durable() != durable)) check_flushes();
 }
@@ -424,6 +433,7 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
   for (GroupId group : unanswered)
     give_up_asking(group, {ErrorKind::kReadOnly, EROFS, {}});  // commands decide anew
   std::erase_if(wanted, [&](const auto& want) { return want.second.peer == peer.info.id; });
+  tell_parts();  // of which it may have been the source
   poke();
 }
 
@@ -482,23 +492,6 @@ void Node::Impl::persist(Peer& peer) {
     peer.persisted.last_contact_wall_ns = clock.wall_ns();
   }
   volume.set_peer(peer.persisted);
-}
-
-bool Node::Impl::goes_to(Peer& peer, GroupId group) {
-  Sender& sender = peer.stream->sender;
-  if (sender.positions().stopped(group)) return false;
-  // One that was made a moment ago is on its way; of one that the stream has passed by the peer has nothing.
-  return sender.positions().knows(group) || sender.position() < volume.last_record(group);
-}
-
-Peer* Node::Impl::best_peer() {
-  Peer* best = nullptr;
-  for (auto& peer : peers) {
-    if (peer->sync != PeerSync::kInSync) continue;
-    if (best == nullptr || peer->stream->sender.durable() > best->stream->sender.durable())
-      best = peer.get();
-  }
-  return best;
 }
 
 }  // namespace vmfs

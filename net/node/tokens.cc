@@ -41,15 +41,8 @@ void Node::Impl::on_group_changed(GroupId group, RecordType because) {
   // What this node has taken from somebody who never gave it to a peer, that peer gets now.
   if (because == RecordType::kTaken && state->owner == options.node)
     for (auto& peer : peers) audit_again(*peer, group);
-  // Images that a copy of the names has brought, and of which there is nothing here: whoever has them learns of that.
-  if (because == RecordType::kBaseEnd && group == kNameSpace) {
-    std::vector<GroupPosition> empty;
-    for (const GroupState& each : volume.groups())
-      if (each.inconsistent && each.history.empty())
-        if (auto position = position_of(each.id)) empty.push_back(std::move(*position));
-    for (auto& peer : peers)
-      if (peer->stream && !empty.empty()) send_positions(*peer, empty, true);
-  }
+  // Images that a copy of the names has brought, and of which there is nothing here.
+  if (because == RecordType::kBaseEnd && group == kNameSpace) tell_parts();
   // A named taker always takes, whether or not whoever asked is still there.
   if (raw(state->owner) == 0 && state->taker == options.node) unsettled.insert(group);
   if (auto it = asking.find(group); it != asking.end()) {

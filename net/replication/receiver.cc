@@ -60,6 +60,11 @@ bool Receiver::take(const RecordsFrame& frame) {
                     fmt::format("records frame {} after {}", frame.number, received_)});
     return true;
   }
+  for (const ReceivedRecord& record : frame.records) {
+    if (record.header.type != RecordType::kBaseBegin || events_.may_begin_copy(GroupId{record.header.group})) continue;
+    events_.failed({ErrorKind::kBusy, EBUSY, "it begins a copy of what another node copies here: after that one"});
+    return true;
+  }
   std::vector<Volume::Loss> losses;
   auto end = volume_.receive(frame.records, &losses);
   if (!end) {

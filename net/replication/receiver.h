@@ -60,6 +60,8 @@ class Receiver {
   struct Events {
     virtual ~Events() = default;
     virtual void send_ack(const Ack& ack) = 0;
+    // Whether a copy of the group may begin: not while another peer copies it.
+    virtual bool may_begin_copy(GroupId group) = 0;
     // This record came from the peer: it has it.
     virtual void received(const ReceivedRecord& record) = 0;
     // What was received up to now is durable and visible.

@@ -72,8 +72,10 @@ void Sender::gap(GroupId group) {
 Result<> Sender::pump(Lsn limit, bool sync_now, int compression) {
   if (held_) return {};
   limit = std::min(limit, volume_.journal().written_lsn());
+  // What came from the peer is all that a secondary's journal holds: its payloads are not read again.
+  const RecordReader::Wanted wanted = [this](const RecordHeader& header) { return !positions_.passes(header); };
   while (position_ < limit && has_room()) {
-    auto record = reader_->next(limit);
+    auto record = reader_->next(limit, wanted);
     if (!record) {
       if (record.error().kind != ErrorKind::kNotFound) return pass(record.error());
       ship_frame(false, compression);

@@ -44,13 +44,16 @@ bool StreamPosition::belongs(Group& group, const RecordHeader& header) {
          header.seq <= group.history.front().parent.seq;
 }
 
-StreamPosition::Step StreamPosition::step(const RecordHeader& header, ByteView payload) {
-  if (header.type >= RecordType::kBaseBegin && header.type <= RecordType::kBaseEnd) return Step::kSkip;
+bool StreamPosition::passes(const RecordHeader& header) const {
+  if (header.type >= RecordType::kBaseBegin && header.type <= RecordType::kBaseEnd) return true;
   auto it = groups_.find(GroupId{header.group});
   // Unknown: its creation is still to come (then it becomes known), or it is gone.
-  if (it == groups_.end() || it->second.stopped) return Step::kSkip;
-  Group& group = it->second;
-  if (header.seq <= group.shipped.seq) return Step::kSkip;
+  return it == groups_.end() || it->second.stopped || header.seq <= it->second.shipped.seq;
+}
+
+StreamPosition::Step StreamPosition::step(const RecordHeader& header, ByteView payload) {
+  if (passes(header)) return Step::kSkip;
+  Group& group = groups_.at(GroupId{header.group});
   if (!belongs(group, header)) return Step::kSkip;
   bool next = false;
   if (header.seq == group.shipped.seq + 1) {

@@ -39,6 +39,9 @@ class StreamPosition {
   // This record came from the peer, which therefore has it, and whatever it begins or ends.
   void came_from_peer(const RecordHeader& header, ByteView payload);
 
+  // Whether the header alone tells that the record is not for the peer: step() says kSkip whatever its payload.
+  bool passes(const RecordHeader& header) const;
+
   // Judges a record; after kShip the peer counts as having it.
   Step step(const RecordHeader& header, ByteView payload);
 

@@ -336,6 +336,34 @@ TEST_SUITE("journal recovery") {
     }
   }
 
+  TEST_CASE("a reader that does not want a payload does not look at it") {
+    ScratchDirectory scratch;
+    JournalOptions options = small_options();
+    auto journal = new_journal(scratch.disk(), options);
+    Appender appender{*journal};
+    Lsn bad = 0;
+    for (int i = 0; i < 30; ++i) {
+      auto reservation = appender.append();
+      REQUIRE(reservation);
+      if (i == 7) bad = reservation->lsn;
+    }
+    scratch.flip(kFirst, bad % options.segment_size + sizeof(RecordHeader) + 3);
+    auto read_all = [&](std::uint64_t unwanted_to) -> Result<std::uint64_t> {
+      RecordReader reader(*journal, 0);
+      for (std::uint64_t read = 0;;) {
+        VMFS_ASSIGN(auto record, reader.next(journal->written_lsn(), [&](const RecordHeader& header) {
+          return header.seq > unwanted_to;
+        }));
+        if (!record) return read;
+        CHECK(record->header.seq == ++read);
+        if (read <= unwanted_to) CHECK(record->payload.empty());
+      }
+    };
+    CHECK(read_all(10).value_or(0) == 30);
+    CHECK(read_all(30).value_or(0) == 30);
+    CHECK_FALSE(read_all(0));
+  }
+
   TEST_CASE("after a failed sync nothing is taken as it reads: the tail is written again") {
     ScratchDirectory scratch;
     JournalOptions options = small_options();

@@ -10,7 +10,9 @@ namespace {
 
 // `a` owns everything; `b` and `c` joined it, and all know each other.
 struct ThreeNodes {
-  explicit ThreeNodes(std::uint64_t seed, const std::vector<std::string>& images = {}) : cluster(seed) {
+  // with_c: else it is yet to be started.
+  explicit ThreeNodes(std::uint64_t seed, const std::vector<std::string>& images = {}, bool with_c = true)
+      : cluster(seed) {
     for (const char* name : {"a", "b", "c"}) {
       Member& member = cluster.add(name, std::string(name) != "a");
       member.settings.mode = ReplicationMode::kSync;
@@ -23,6 +25,7 @@ struct ThreeNodes {
       for (int i = 0; i < 8; ++i) REQUIRE(ok(a().write(name, i * 100'000, std::string(100'000, 'd'))) == "");
       REQUIRE(ok(a().flush(name)) == "");
     }
+    if (!with_c) return;
     c().start({"a"});
     REQUIRE_MESSAGE(in_sync(3), why());
   }
@@ -107,6 +110,21 @@ TEST_SUITE("node") {
     CHECK(t.c().read("web.img", 0, 5) == "HELLO");
   }
 
+  TEST_CASE("three nodes: what arrives goes on at once to a peer that its author does not reach") {
+    ThreeNodes t(57, {"web.img"});
+    t.cluster.network.cut("a", "c");
+    t.cluster.run(10 * kSecond);
+    for (int i = 0; i < 20; ++i) {
+      const std::string text = fmt::format("text {:04}", i);
+      REQUIRE(ok(t.a().write("web.img", 0, text)) == "");
+      REQUIRE(ok(t.a().flush("web.img")) == "");
+      CHECK(t.cluster.until([&] { return t.c().read("web.img", 0, text.size()) == text; }, 250 * kMillisecond));
+      t.cluster.run(i * 17 * kMillisecond);
+    }
+    t.cluster.network.mend("a", "c");
+    t.check_equal();
+  }
+
   TEST_CASE("three nodes: the owner dies, one peer is promoted, the owner comes back and follows") {
     ThreeNodes t(52);
     REQUIRE(ok(t.a().make("web.img")) == "");
@@ -139,5 +157,55 @@ TEST_SUITE("node") {
     INFO(t.why());
     t.check_equal();
     CHECK(t.a().read("web.img", 0, 3) == "abc");
+  }
+
+  TEST_CASE("three nodes: the owner is lost while it copies, and another one that has all of it goes on") {
+    enum class Loss { kProcess, kMachine, kRemoved, kCutOffThenProcess, kCutOffThenRemoved };
+    for (Loss loss : {Loss::kProcess, Loss::kMachine, Loss::kRemoved, Loss::kCutOffThenProcess, Loss::kCutOffThenRemoved})
+      for (std::int64_t after : {0, 200, 1500, 4000, 5500}) {
+        CAPTURE(static_cast<int>(loss));
+        CAPTURE(after);
+        const std::vector<std::string> images{"web.img", "db.img", "log.img"};
+        ThreeNodes t(58 + static_cast<std::uint64_t>(after), images, false);
+        t.cluster.network.set_path("a", "c", {.bytes_per_second = 400'000});
+        t.c().start({"a"});
+        auto connected = [](Member& from, Member& to) {
+          for (const PeerStatus& peer : from.status().peers)
+            if (peer.peer.id == to.id && peer.link == LinkState::kConnected) return true;
+          return false;
+        };
+        REQUIRE(t.cluster.until([&] { return connected(t.a(), t.c()) && connected(t.b(), t.c()); }));
+        t.cluster.run(after * kMillisecond);
+        auto since = [&] {
+          for (const PeerStatus& peer : t.b().status().peers)
+            if (peer.peer.id == t.c().id) return peer.link_since_wall_ns;
+          return std::int64_t{0};
+        };
+        const std::int64_t connected_since = since();
+        if (loss == Loss::kCutOffThenProcess || loss == Loss::kCutOffThenRemoved) {
+          t.cluster.network.cut("a", "c");
+          t.cluster.run(20 * kSecond);
+        }
+        if (loss == Loss::kMachine)
+          t.a().power_loss();
+        else
+          t.a().kill();
+        if (loss == Loss::kRemoved || loss == Loss::kCutOffThenRemoved) {
+          Member& remover = loss == Loss::kRemoved ? t.c() : t.b();
+          REQUIRE(ok(remover.command([&](Node::Done done) { remover.node->remove_peer(t.a().id, std::move(done)); })) == "");
+        }
+        // Until the last of what it had sent has come, its copy may begin again here, and a second one is refused.
+        auto whole = [&] {
+          for (const GroupState& state : t.c().volume->groups())
+            if (state.inconsistent || state.history.empty()) return false;
+          return t.c().volume->groups().size() == images.size() + 1;
+        };
+        t.cluster.run(6 * kSecond);
+        REQUIRE_MESSAGE(t.cluster.until(whole, 20 * kSecond), t.why());
+        for (const std::string& image : images) CHECK(t.c().read(image, 0, 800'000) == std::string(800'000, 'd'));
+        if (after != 0) CHECK(since() == connected_since);
+        t.cluster.run(2 * kSecond);
+        CHECK((t.c().stored() == t.b().stored()));
+      }
   }
 }

@@ -50,11 +50,11 @@ TEST_SUITE("simulated network") {
   TEST_CASE("frames arrive in order, after the delay, at the rate of the path") {
     TwoHosts t;
     t.network.set_path("a", "b",
-                       {.delay_ns = 50'000'000, .jitter_ns = 10, .bytes_per_second = 1000});
+                       {.delay_ns = 50'000'000, .jitter_ns = 10, .bytes_per_second = 1000, .send_buffer = 10});
     t.connect();
     t.a_link->send(bytes_of(std::string(100, 'x')));
     t.a_link->send(bytes_of("y"));
-    CHECK(t.a_link->unsent_bytes() == 101);
+    CHECK(t.a_link->unsent_bytes() == 91);
     t.run(140'000'000);
     CHECK(t.b_events.text.empty());
     CHECK(t.a_events.writable_count == 1);
@@ -63,8 +63,24 @@ TEST_SUITE("simulated network") {
     CHECK(t.a_link->remote() == "b");
   }
 
+  TEST_CASE("only a link that left something unsent becomes writable") {
+    TwoHosts t;
+    t.network.set_path("a", "b", {.bytes_per_second = 1000, .send_buffer = 10});
+    t.connect();
+    t.a_link->send(bytes_of("fits"));
+    CHECK(t.a_link->unsent_bytes() == 0);
+    t.run(1'000'000'000);
+    CHECK(t.a_events.writable_count == 0);
+    for (int i = 0; i < 3; ++i) t.a_link->send(bytes_of("a frame"));
+    CHECK(t.a_link->unsent_bytes() == 11);
+    t.run(1'000'000'000);
+    CHECK(t.a_events.writable_count == 1);
+    CHECK(t.b_events.text == "fitsa framea framea frame");
+  }
+
   TEST_CASE("a cut holds everything back, a mended path delivers it") {
     TwoHosts t;
+    t.network.set_path("a", "b", {.send_buffer = 0});
     t.connect();
     t.network.cut("a", "b");
     t.a_link->send(bytes_of("1"));

@@ -12,7 +12,8 @@ struct SimNetwork::End {
   std::string host;
   LinkEvents* events = nullptr;
   Link* link = nullptr;  // null: closed at this end
-  std::size_t unsent = 0;
+  std::size_t unsent = 0;      // with what the system's buffer has taken
+  bool writable_owed = false;  // something has been left unsent since
   std::int64_t sent_until = 0;     // when the line is free again
   std::int64_t arrived_until = 0;  // when the last frame arrives at the other end
   // What was sent arrives in order, even if a part of it was held back by a cut.
@@ -45,7 +46,9 @@ class SimLink : public Link {
     CHECK_COMPARE(frame.size(), <=, kFrameMax);
     network_.send(connection_, side_, std::move(frame));
   }
-  std::size_t unsent_bytes() const override { return connection_->ends[side_].unsent; }
+  std::size_t unsent_bytes() const override {
+    return network_.beyond_buffer(connection_->ends[side_], connection_->ends[1 - side_]);
+  }
   void close() override { network_.close(connection_, side_, "the peer closed the connection"); }
   std::string remote() const override { return connection_->ends[1 - side_].host; }
 
@@ -143,6 +146,11 @@ void SimNetwork::dial(const std::string& from, const std::string& to, LinkEvents
   });
 }
 
+std::size_t SimNetwork::beyond_buffer(const End& end, const End& other) {
+  const std::size_t buffer = path(end.host, other.host).options.send_buffer;
+  return end.unsent - std::min(end.unsent, buffer);
+}
+
 void SimNetwork::send(const std::shared_ptr<Connection>& connection, int side, Bytes frame) {
   End& end = connection->ends[side];
   if (!end.link) return;
@@ -154,12 +162,14 @@ void SimNetwork::send(const std::shared_ptr<Connection>& connection, int side, B
       static_cast<double>(size) * 1e9 / static_cast<double>(through.options.bytes_per_second));
   end.sent_until = std::max(end.sent_until, scheduler_.now()) + line_time;
   end.arrived_until = std::max(end.arrived_until, end.sent_until + travel(through));
-  // Nothing leaves a sender whose path is cut, once the system's buffers are full: so it does not
-  // either.
+  if (beyond_buffer(end, connection->ends[1 - side]) > 0) end.writable_owed = true;
+  // Nothing leaves a sender whose path is cut, once the system's buffers are full.
   carry(end.host, connection->ends[1 - side].host, end.sent_until, [this, connection, side, size] {
     End& sender = connection->ends[side];
     sender.unsent -= size;
-    if (sender.unsent == 0 && sender.link) sender.events->writable(*sender.link);
+    if (!sender.writable_owed || beyond_buffer(sender, connection->ends[1 - side]) > 0) return;
+    sender.writable_owed = false;
+    if (sender.link) sender.events->writable(*sender.link);
   });
   auto deliver = [this, connection, side, frame = std::move(frame)] {
     End& receiver = connection->ends[1 - side];

@@ -3,7 +3,8 @@
 // A cut is silence: what is under way arrives when the path is whole again, if both ends still have
 // the connection then. A reset ends all connections of a path at once, at both ends. A process that
 // dies closes its connections, after what the system had taken from it; a machine that loses its
-// power says nothing, and resets what comes in once it is up again.
+// power says nothing, and resets what comes in once it is up again. As with TCP, `writable` comes only to a link that
+// had left something unsent, because the system's buffer was full.
 #pragma once
 
 #include <functional>
@@ -23,6 +24,7 @@ struct PathOptions {
   std::int64_t delay_ns = 100'000;
   std::int64_t jitter_ns = 20'000;
   std::uint64_t bytes_per_second = 1u << 30;
+  std::size_t send_buffer = 256u << 10;  // of the system
 };
 
 class SimNetwork {
@@ -69,6 +71,7 @@ class SimNetwork {
   // Runs `arrive` at that time, or when the path is mended.
   void carry(const std::string& a, const std::string& b, std::int64_t when,
              std::function<void()> arrive);
+  std::size_t beyond_buffer(const End& end, const End& other);
   void send(const std::shared_ptr<Connection>& connection, int side, Bytes frame);
   void close(const std::shared_ptr<Connection>& connection, int side, const char* why);
   void arrive_close(const std::shared_ptr<Connection>& connection, int side, const char* why);
