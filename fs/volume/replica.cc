@@ -257,6 +257,11 @@ Result<Lsn> Volume::receive(std::span<const ReceivedRecord> records, std::vector
   return last_draft ? last.end : v.journal_->written_lsn();
 }
 
+static bool nothing_of(VolumeGroup& group) {
+  std::lock_guard lock(group.mutex);
+  return group.history.empty();
+}
+
 Result<Journal::Reservation> Volume::Impl::append_received(Draft& draft) {
   GroupId id{draft.header.group};
   std::shared_ptr<Inode> alive;
@@ -290,12 +295,14 @@ Result<Journal::Reservation> Volume::Impl::append_received(Draft& draft) {
   if (draft.header.type == RecordType::kCreate) {
     VMFS_ASSIGN(Create change, decode<Create>(draft.payload));
     if (change.type == FileType::kRegular && !arriving_.contains(change.object)) {
-      auto inode = make_inode(change.object, FileType::kRegular);
+      // A copy of the names that was read after it was made may have brought it, with nothing of it.
+      auto inode = find(change.object);
+      if (!inode || !inode->image || !nothing_of(inode->image->group))
+        inode = arriving_[change.object] = make_inode(change.object, FileType::kRegular);
       restore(inode->image->group, {.id = change.object,
                                     .owner = change.creator,
                                     .history = {{change.first_epoch, change.creator, {},
                                                  EpochCause::kCreated, change.time_ns}}});
-      arriving_[change.object] = std::move(inode);
     }
   }
   return place;

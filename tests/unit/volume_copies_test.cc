@@ -53,6 +53,37 @@ TEST_CASE("a state that was saved between the two ends of a copy of the names do
   CHECK(b.stored("x") == "its bytes");
 }
 
+TEST_CASE("an image that was made while the names were read for a copy comes with its records") {
+  VolumeHome a(1, kA, false, true), b(2, kB, true, true);
+  a->set_gate(kNameSpace, Gate::kOpen);
+  a.create("old");
+  join(a, b);
+  b.apply_all();
+  Stream stream(a, b);
+  auto base = a->base_image(kNameSpace);
+  REQUIRE(base);
+  stream.skip_to_end();
+  const ObjectId made = a.create("new");
+  a.write(*a.open_image(made), 0, "its bytes");
+  auto give = [&](RecordType type, Bytes payload) {
+    give_base(b, type, base->state, 0, payload);
+    publish(b);
+  };
+  give(RecordType::kBaseBegin, encode(BaseBegin{.whole = true, .ranges = {}, .history = base->state.history,
+                                                .stat = base->stat, .owner = base->state.owner,
+                                                .taker = base->state.taker}));
+  give(RecordType::kBaseData, encode(*a->base_names()));
+  CHECK(b->group(made)->inconsistent);
+  REQUIRE(stream.receive());
+  publish(b);
+  give(RecordType::kBaseEnd, {});
+  CHECK_FALSE(b->group(made)->inconsistent);
+  CHECK(b->durable_position(made) == a->durable_position(made));
+  CHECK(b.read(*b.open_path("new", false), 0, 20) == "its bytes");
+  b.kill_and_open();
+  CHECK(b.read(*b.open_path("new", false), 0, 20) == "its bytes");
+}
+
 TEST_CASE("what a failed sync took is put back as it is, also when received records wait to be shown") {
   VolumeHome a(1, kA, false, true), b(2, kB, true, true);
   a->set_gate(kNameSpace, Gate::kOpen);
