@@ -136,12 +136,13 @@ def kill_at_once(nodes, clients=()):
 
 
 def alive(pid):
-    """A zombie is as good as dead."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except OSError:
-        return False
+    """A zombie is as good as dead, but for its threads: one may be in the middle of a write."""
+    for path in glob.glob(f"/proc/{pid}/task/*/stat"):
+        with contextlib.suppress(OSError):
+            with open(path, encoding="ascii", errors="replace") as file:
+                if file.read().rpartition(")")[2].split()[0] not in ("Z", "X"):
+                    return True
+    return False
 
 
 class Pair:
