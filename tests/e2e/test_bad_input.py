@@ -200,7 +200,6 @@ def garbage_on_the_port(scratch):
 def inspect_and_recover(scratch):
     """`vmfs inspect` reads every file that vmfs writes and changes none."""
     node = node_with_data(scratch, clean=False)
-    before = tree_of(node.store)
     assert "state of a store" in vmfs("inspect", os.path.join(node.store, "state")).stdout
     for segment in segments(node):
         assert vmfs("inspect", segment).stdout
@@ -212,6 +211,7 @@ def inspect_and_recover(scratch):
     for name in left:
         with open(os.path.join(journal, name), "wb"):
             pass
+    before = tree_of(node.store)
     for path, below, names in os.walk(node.store):
         for name in below + names:
             text = vmfs("inspect", os.path.join(path, name)).stdout
@@ -219,11 +219,12 @@ def inspect_and_recover(scratch):
     text = vmfs("inspect", journal).stdout
     for name, said in left.items():
         assert f"{name}:" in text and said in text, text
-        os.unlink(os.path.join(journal, name))
     for name, said in (("run/lock", "fuser"), ("run/daemon.log", "log"), ("run/holder", "dead"),
                        (os.path.relpath(glob.glob(node.stored("f*"))[0], node.store), "an image")):
         assert said in vmfs("inspect", os.path.join(node.store, name)).stdout
     assert tree_of(node.store) == before
+    for name in left:
+        os.unlink(os.path.join(journal, name))
     vmfs("recover", node.store)
     whole(node.stored(""))
 
