@@ -305,6 +305,7 @@ struct Node::Impl final : Volume::Observer {
   Result<bool> step_to_promote(GroupId group, bool force);
   void check_promotions(std::vector<std::pair<Done, Result<std::string>>>& finished);
   PromoteFacts promote_facts(GroupId group, bool force);
+  std::string unreached();
   Error disconnected_error(GroupId group);
 
   // --- commands.cc

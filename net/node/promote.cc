@@ -48,6 +48,17 @@ PromoteFacts Node::Impl::promote_facts(GroupId group, bool force) {
   return facts;
 }
 
+// The peers of which nothing could be adopted, a line each.
+std::string Node::Impl::unreached() {
+  std::string text;
+  for (const auto& peer : peers)
+    if (!peer->stream)
+      text += fmt::format("\n  {}: last contact {}, {} then", peer->info.name,
+                          time_text(peer->persisted.last_contact_wall_ns, clock.wall_ns()),
+                          peer->persisted.was_in_sync ? "in sync" : "not in sync");
+  return text;
+}
+
 Error Node::Impl::disconnected_error(GroupId group) {
   auto state = volume.group(group);
   std::string text = fmt::format("{}: ", shown(group));
@@ -59,14 +70,9 @@ Error Node::Impl::disconnected_error(GroupId group) {
                 : fmt::format("belongs to {}, which is not connected", name_of(state->owner));
   else
     text += "was owned by this node before it stopped, and not every peer has been heard since";
-  bool all_in_sync = true;
-  for (const auto& peer : peers) {
-    if (peer->stream) continue;
-    all_in_sync &= peer->persisted.was_in_sync;
-    text += fmt::format("\n  {}: last contact {}, {} then", peer->info.name,
-                        time_text(peer->persisted.last_contact_wall_ns, clock.wall_ns()),
-                        peer->persisted.was_in_sync ? "in sync" : "not in sync");
-  }
+  const bool all_in_sync =
+      std::all_of(peers.begin(), peers.end(), [](const auto& peer) { return peer->stream || peer->persisted.was_in_sync; });
+  text += unreached();
   text += options.settings.mode == ReplicationMode::kSync && all_in_sync
               ? "\n  may be lost: what it acknowledged alone after that contact; nothing that was flushed "
                 "before"
@@ -188,12 +194,13 @@ void Node::Impl::check_promotions(std::vector<std::pair<Done, Result<std::string
                             : std::string());
       finished.emplace_back(std::move(promotion->done), pass(std::move(*promotion->error)));
     } else {
-      finished.emplace_back(std::move(promotion->done),
-                            !frozen.load() ? std::string()
-                                           : fmt::format("owned by this node; its writes are held until a peer is "
-                                                         "back (on-peer-loss = freeze)\n"
-                                                         "go on without:  vmfs set {} on-peer-loss=continue",
-                                                         shown(kNameSpace)));
+      std::string text = unreached();
+      if (!text.empty()) text = "owned by this node; not reached, so what only they have is not here:" + text;
+      if (frozen.load())
+        text += fmt::format("{}its writes are held until a peer is back (on-peer-loss = freeze)\n"
+                            "go on without:  vmfs set {} on-peer-loss=continue",
+                            text.empty() ? "owned by this node; " : "\n", shown(kNameSpace));
+      finished.emplace_back(std::move(promotion->done), std::move(text));
     }
   }
   std::erase_if(promotions, [](const auto& promotion) { return !promotion->done; });
