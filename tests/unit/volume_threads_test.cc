@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <future>
 #include <thread>
 
 #include "fs/volume/workers.h"
@@ -103,6 +104,46 @@ TEST_CASE("threads write, read, flush and truncate while the journal wraps and i
     CHECK(wrong == 0);
   }
   std::filesystem::remove_all(path);
+}
+
+TEST_CASE("group commit: flushes that come while the journal is synced share the next sync") {
+  constexpr std::size_t kGuests = 8;
+  test::VolumeHome home;
+  std::vector<ObjectId> ids;
+  std::vector<ObjectRef> guests;
+  for (std::size_t i = 0; i < kGuests; ++i) {
+    ids.push_back(home.create("guest" + std::to_string(i)));
+    guests.push_back(home.open_image(ids.back()));
+  }
+  home.apply_all();
+  std::atomic<int> syncs{0};
+  std::promise<void> first, go_on;
+  home.disk.set_hook([&](const sim::DiskCall& call) -> std::optional<int> {
+    if (std::string_view(call.label) != "journal.sync") return {};
+    if (++syncs == 1) {
+      first.set_value();
+      go_on.get_future().wait();
+    }
+    return {};
+  });
+  std::atomic<int> flushed{0};
+  auto work = [&](std::size_t i) {
+    if (!home->write(*guests[i], {}, 0, as_bytes("text"))) return;
+    home->flush(*guests[i], {}, [&](Result<> result) { flushed += result ? 1 : 0; });
+  };
+  std::vector<std::thread> threads;
+  threads.emplace_back(work, 0);
+  first.get_future().wait();
+  for (std::size_t i = 1; i < kGuests; ++i) threads.emplace_back(work, i);
+  // Until each has its flush in the journal.
+  const std::uint64_t with_flush = home->group(ids[0])->seq;
+  for (std::size_t i = 1; i < kGuests; ++i)
+    while (home->group(ids[i])->seq < with_flush) std::this_thread::yield();
+  go_on.set_value();
+  for (std::thread& thread : threads) thread.join();
+  home.disk.set_hook({});
+  CHECK(flushed == kGuests);
+  CHECK(syncs == 2);
 }
 
 TEST_SUITE_END();
