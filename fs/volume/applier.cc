@@ -138,6 +138,9 @@ Result<> Volume::Impl::sample_if_due() {
 
 Result<> Volume::Impl::start_pass() {
   VMFS_TRY(put_back());
+  // The space of what was removed comes back though no checkpoint can be made.
+  for (const auto& inode : touched_)
+    if (inode->deleted.load()) inode->image->touched_file.reset();
   VMFS_ASSIGN(Lsn place, take_sample());
   pass_.started_ns = std::max<std::int64_t>(1, clock_.monotonic_ns());
   // At most as much of the journal as makes a pass due, and less at first. When more has gathered (after a start,
@@ -330,8 +333,10 @@ void Volume::Impl::unlist_if_applied(Inode& inode) {
 Result<> Volume::Impl::apply_fully(Inode& inode) {
   VolumeImage& image = *inode.image;
   VMFS_TRY(journal_->sync_through(journal_->reserved_lsn()));
-  VMFS_ASSIGN(auto file, store_->file(inode.id));
+  VMFS_ASSIGN(auto file, file_to_apply(inode));
+  if (!file) return fail(ErrorKind::kNotFound, ENOENT);
   touch(inode);
+  image.touched_file = file;
   if (std::uint64_t from = image.void_from.load(); from != VolumeImage::kNothingVoid) {
     VMFS_ASSIGN(FileStat stat, file->stat("store.apply"));
     if (stat.size > from) VMFS_TRY(file->truncate(from, "store.apply"));

@@ -40,7 +40,7 @@ void Volume::Impl::restore(VolumeGroup& group, const GroupState& state) {
   group.inconsistent = state.inconsistent;
   group.split = state.split;
   EpochId epoch = state.history.empty() ? EpochId{} : state.history.back().epoch;
-  group.cursor.move_to({epoch, state.seq});
+  journal_->with_reservations_locked([&] { group.cursor.move_to({epoch, state.seq}); });
 }
 
 Gate Volume::Impl::resting_gate(VolumeGroup& group, bool suspended) {
@@ -328,6 +328,7 @@ Result<Lsn> Volume::Impl::release_locked(VolumeGroup& group, NodeId taker, Gate 
     group.taker = taker;
   }
   raise_to(group.last_record, place.end);
+  raise_to(group.handed_over, place.end);
   // From here on the record may exist: nothing is accepted any more, whatever comes of the sync.
   group.revocations.fetch_add(1, std::memory_order_acq_rel);
   group.gate.store(Gate::kSecondary, std::memory_order_release);
@@ -335,7 +336,6 @@ Result<Lsn> Volume::Impl::release_locked(VolumeGroup& group, NodeId taker, Gate 
   VMFS_TRY(journal_->sync_through(place.end));
   // The record does for a flush, which waits until the peers have it as for any other.
   raise_to(group.flush_appended, place.end);
-  raise_to(group.handed_over, place.end);
   if (hooks_) hooks_->written(place.end);
   return place.end;
 }

@@ -464,7 +464,7 @@ struct Volume::Impl {
   Result<> reapply_names();
   Result<> save_state();
   CheckpointState checkpoint_state(Lsn replay_from);
-  // How far the journal may be freed once the checkpoint is durable; takes account of it in the groups.
+  // How far the journal may be freed once the checkpoint is durable; nothing: not at all.
   std::optional<Lsn> release_place(Lsn applied);
   Lsn replay_from(Lsn applied);
   JournalFacts journal_facts();
@@ -472,7 +472,7 @@ struct Volume::Impl {
   void limit_writes();
   std::atomic<Lsn> write_limit_{~Lsn{0}};  // writes wait while the journal is written beyond
   bool release_due();
-  std::optional<Lsn> choose_release(Lsn applied);
+  std::optional<Lsn> choose_release(Lsn applied);  // the same, and the groups take account of it
 
   std::mutex peers_mutex_;
   std::vector<PeerState> peers_;

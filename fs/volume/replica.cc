@@ -51,6 +51,11 @@ tl::unexpected<Error> protocol(const RecordHeader& header, std::string_view why)
                           static_cast<int>(header.type), why));
 }
 
+bool nothing_of(VolumeGroup& group) {
+  std::lock_guard lock(group.mutex);
+  return group.history.empty();
+}
+
 }  // namespace
 
 // --- Checking -------------------------------------------------------------------------------------------
@@ -257,11 +262,6 @@ Result<Lsn> Volume::receive(std::span<const ReceivedRecord> records, std::vector
   return last_draft ? last.end : v.journal_->written_lsn();
 }
 
-static bool nothing_of(VolumeGroup& group) {
-  std::lock_guard lock(group.mutex);
-  return group.history.empty();
-}
-
 Result<Journal::Reservation> Volume::Impl::append_received(Draft& draft) {
   GroupId id{draft.header.group};
   std::shared_ptr<Inode> alive;
@@ -439,8 +439,11 @@ void Volume::Impl::settle_published(VolumeGroup& group, RecordType type, Notice&
       group.inconsistent = again;
       break;
     }
-    case RecordType::kEpoch:
     case RecordType::kTaken:
+      // Whoever takes what was handed over holds all of it durably.
+      raise_to(group.flush_completed, group.handed_over.load());
+      break;
+    case RecordType::kEpoch:
     case RecordType::kReleased:
       break;
     default:

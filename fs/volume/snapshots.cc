@@ -38,6 +38,7 @@ Result<Volume::Touched> Volume::touched_since(GroupId id, Position since) {
   VolumeGroup* group = v.find_group(id, alive);
   if (!group) return fail(ErrorKind::kNotFound, ENOENT, fmt::format("no group {}", id));
   GroupState state = v.state_of(*group);
+  VMFS_TRY(v.journal_->sync_through(v.journal_->reserved_lsn()));  // all of that can be read
   // Where an epoch stands in the history; nothing: it is not in it.
   auto place = [&](EpochId epoch) -> std::optional<std::size_t> {
     for (std::size_t i = 0; i < state.history.size(); ++i)

@@ -87,6 +87,8 @@ void Node::Impl::on_positions(Peer& peer, Positions positions) {
   if (positions.update) {
     if (!peer.stream) return;
     for (const GroupPosition& remote : positions.groups) {
+      const GroupCourse* now = course(peer, remote.group);
+      if (now != nullptr && now->course == Course::kCopyToPeer && now->started && remote.inconsistent) continue;
       auto local = position_of(remote.group);
       // Neither has it whole: one that comes back may.
       if (local && local->inconsistent && remote.inconsistent) continue;

@@ -293,6 +293,7 @@ struct Node::Impl final : Volume::Observer {
   bool is_split(const GroupState& state);
   bool can_be_completed(GroupId group);
   // From another peer than that one, or from any.
+  bool is_arriving(GroupId group);
   bool is_being_copied(GroupId group, const Peer* but);
   void tell_parts();
   void look_at_parts();  // once a second, and when who could complete them comes or goes

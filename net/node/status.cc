@@ -87,14 +87,17 @@ bool Node::Impl::ready(std::string* why) {
 
 // A guest that starts from what an image was a while ago would write upon that: its first write takes the token, and what
 // it has read by then is in its memory. So what the peer had is here first, but for copies: they may take hours, and
-// what they replace cannot be used meanwhile.
+// what they replace cannot be used meanwhile; nor for what a person has to settle first.
 bool Node::Impl::brings(const Peer& peer) {
-  if (peer.brought) return false;
+  if (peer.brought || !peer.stream) return false;
   bool whole = true;
   for (const auto& [group, found] : peer.courses) {
     auto state = volume.group(group);
     if (found.course == Course::kReceive && state && !state->inconsistent && state->seq < found.until.seq) return true;
-    if (found.course == Course::kNeitherWhole) whole = false;  // nothing ends that but a person
+    // The peer says that it is not all here as long as such a course goes on.
+    const bool streamed = found.course == Course::kNothing || found.course == Course::kSend ||
+                          found.course == Course::kReceive || found.course == Course::kSplit;
+    if (!streamed) whole = false;
   }
   return whole && !peer.told.copying;
 }

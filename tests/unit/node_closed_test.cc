@@ -247,6 +247,26 @@ TEST_SUITE("node") {
       CHECK(t.b().read("web.img", 100, 4) == "late");
     }
   }
+
+  TEST_CASE("what was taken with all that was in it is flushed: it keeps nobody from the token, and no flush fails for it") {
+    Parting t(611);
+    REQUIRE(ok(t.a().write("web.img", 0, "never flushed")) == "");
+    REQUIRE(ok(t.b().promote("web.img", false)) == "");
+    t.settle();
+    REQUIRE(ok(t.a().promote("web.img", false)) == "");
+    t.settle();
+    auto reader = t.a().volume->open_image(t.web, false);
+    REQUIRE(reader);
+    CHECK_FALSE(t.a().volume->activity(t.web).unflushed);
+    CHECK(ok(t.b().promote("web.img", false)) == "");
+    t.settle();
+    t.b().kill();
+    t.cluster.run(10 * kSecond);
+    CHECK(ok(t.a().flush("web.img")) == "");
+    t.a().volume->close_image(*reader);
+    t.b().start({"a"});
+    t.check_equal();
+  }
 }
 
 }  // namespace
