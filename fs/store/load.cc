@@ -107,6 +107,13 @@ Result<> Store::State::load_unlinked() {
         changed_directories.insert(kUnlinkedParent);
         continue;
       }
+      if (entry.type != FileType::kRegular && tree.find(*object) && fmt::format("{}", *object) == entry.name) {
+        // A redo had made it again, and the power went before its removal elsewhere was on the disk: one does.
+        VMFS_TRY(entry.type == FileType::kDirectory ? disk.remove_directory(path, "store.load")
+                                                    : disk.remove(path, "store.load"));
+        changed_directories.insert(kUnlinkedParent);
+        continue;
+      }
       // Its name is its id. What the tag says instead would be looked for where nothing is.
       if (fmt::format("{}", *object) != entry.name) return damaged(disk, path, kIdTag, encode_id(*object));
       VMFS_TRY(load_entry(path, *object, kUnlinkedParent, ""));

@@ -175,13 +175,13 @@ void SimDisk::commit_metadata(const InodeRef& inode, bool attributes) {
     return;
   }
   // The directory's changes, and for those that concern another directory too, what came before
-  // there.
+  // there; that directory's own name as well, or what was moved into it would be nowhere.
   std::set<InodeRef> directories{inode}, with_attributes{inode};
   std::set<std::uint64_t> orders;
   bool moves = false;
   for (auto change = log_.rbegin(); change != log_.rend(); ++change) {
     if (change->kind != Kind::kNames) continue;
-    if (!(moves && moves_directory(*change)) &&
+    if (!(moves && moves_directory(*change)) && !directories.contains(change->named) &&
         std::none_of(change->touched.begin(), change->touched.end(),
                      [&](const InodeRef& one) { return directories.contains(one); }))
       continue;

@@ -184,6 +184,8 @@ VolumeClient::Outcome VolumeClient::change(const std::function<bool()>& failed) 
   if (raw(c.object) == 0 && (c.kind == ChangeKind::kRemove || c.kind == ChangeKind::kRename))
     return Outcome::kRefused;
   c.number = next_++;
+  const bool moves_nothing = c.kind == ChangeKind::kRename && history_.now().at(c.object).parent == c.parent &&
+                             history_.now().at(c.object).name == c.name;
   Result<ObjectId> done = perform(c);
   ends_.resize(next_);
   ends_[c.number] = volume_->journal().reserved_lsn();
@@ -191,6 +193,8 @@ VolumeClient::Outcome VolumeClient::change(const std::function<bool()>& failed) 
   if (done && !failed()) {
     c.object = *done;
     say("{}", describe(c));
+    // It makes no record, so no flush of names promises what came before it.
+    if (moves_nothing) return Outcome::kDone;
     history_.acknowledged(std::move(c));
     return Outcome::kDone;
   }
