@@ -127,9 +127,15 @@ void ClusterNode::check_goes_on() {
 void ClusterNode::background(std::uint64_t of_life) {
   shared_.scheduler.after(10 * kMillisecond, [this, of_life] {
     if (life != of_life || !up()) return;
-    (void)volume->journal().prepare_segments();
-    (void)volume->sync_if_due();
-    (void)volume->apply_some(false);
+    // A disk that fails is asked again after a second, as the workers do.
+    auto unless_failed = [this](std::int64_t& failed_ns, auto work) {
+      const std::int64_t now = shared_.scheduler.now();
+      if (failed_ns != 0 && now - failed_ns < kSecond) return;
+      failed_ns = work() ? 0 : now;
+    };
+    unless_failed(prepare_failed_ns_, [this] { return volume->journal().prepare_segments().has_value(); });
+    unless_failed(sync_failed_ns_, [this] { return volume->sync_if_due().has_value(); });
+    unless_failed(apply_failed_ns_, [this] { return volume->apply_some(false).has_value(); });
     volume->run_parked();
     background(of_life);
   });

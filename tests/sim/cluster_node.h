@@ -93,6 +93,7 @@ class ClusterNode {
   ConnectionId connection_{};
   std::set<std::uint64_t> unanswered_;
   std::uint64_t next_unique_ = 1;
+  std::int64_t prepare_failed_ns_ = 0, sync_failed_ns_ = 0, apply_failed_ns_ = 0;  // 0: the last one has not
   bool connection_lives_ = false;
   std::map<GroupId, std::int64_t> open_since_;  // as check() saw it
   std::vector<GroupId> open_groups_;  // when the process died
