@@ -178,6 +178,31 @@ TEST_SUITE("store") {
     CHECK(read_text(dir / "unlinked/000000000000000c") == "still open");
   }
 
+  TEST_CASE("what a redo had made again, and what it was made for after all, are one") {
+    StoreDirectory dir;
+    {
+      auto store = dir.open();
+      REQUIRE(store->create_object(directory(11, "d")));
+      REQUIRE(store->create_object({.object = ObjectId{12}, .parent = kRootObject, .name = "link",
+                                    .type = FileType::kSymlink, .time_ns = 5, .target = "d"}));
+    }
+    const std::string again[] = {fmt::format("unlinked/{}", ObjectId{11}), fmt::format("unlinked/{}", ObjectId{12})};
+    REQUIRE(dir.disk().make_directory(again[0], "test"));
+    REQUIRE(dir.disk().make_symlink(again[1], "d", "test"));
+    REQUIRE(dir.disk().set_tag(again[0], "id", *dir.disk().get_tag("images/d", "id", "test"), "test"));
+    REQUIRE(dir.disk().set_tag(again[1], "id", *dir.disk().get_tag("images/link", "id", "test"), "test"));
+    auto store = dir.open();
+    CHECK(store->path_of(ObjectId{11}) == "images/d");
+    CHECK(store->path_of(ObjectId{12}) == "images/link");
+    CHECK(dir.disk().list("unlinked", "test")->empty());
+    store.reset();
+    // A copy that a person made of an image is another matter: nothing tells which is the image.
+    REQUIRE(dir.open()->create_object(image(13, "a")));
+    REQUIRE(dir.disk().open("unlinked/000000000000000d", OpenMode::kCreate, "test"));
+    REQUIRE(dir.disk().set_tag("unlinked/000000000000000d", "id", *dir.disk().get_tag("images/a", "id", "test"), "test"));
+    CHECK_FALSE(Store::open(dir.disk()));
+  }
+
   TEST_CASE("removing a directory that holds something foreign keeps it") {
     StoreDirectory dir;
     auto store = dir.open();
