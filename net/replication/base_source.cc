@@ -92,7 +92,7 @@ void BaseSource::add(BaseJob job) {
 void BaseSource::blocking(std::function<void(Work&)> work, std::function<void()> done) {
   shell_.run_blocking(
       Shell::Lane::kCopy, [work = std::move(work), on = work_] { work(*on); },
-      [this, alive = alive_, done = std::move(done)] {
+      [alive = alive_, done = std::move(done)] {
         if (*alive) done();
       });
 }
