@@ -3,6 +3,10 @@
 #include <sys/stat.h>
 #define TOML_EXCEPTIONS 0
 #define TOML_ENABLE_FORMATTERS 0
+// Its parser assumes of a key's first character what it checks only then: without NDEBUG, and with no assertion, "[:" is
+// an error as any other.
+#undef NDEBUG
+#define TOML_ASSERT(expr) static_cast<void>(0)
 #include <toml++/toml.h>
 
 #include <cerrno>

@@ -152,8 +152,11 @@ std::string human_time(std::int64_t wall_ns) {
   if (wall_ns == 0) return "never";
   constexpr std::int64_t kSecond = 1'000'000'000;
   std::int64_t rest = wall_ns % kSecond;
-  if (rest < 0) rest += kSecond;  // before 1970
-  const std::time_t seconds = (wall_ns - rest) / kSecond;
+  std::time_t seconds = wall_ns / kSecond;
+  if (rest < 0) {  // before 1970
+    rest += kSecond;
+    --seconds;
+  }
   std::tm parts{};
   ::gmtime_r(&seconds, &parts);
   char text[32];

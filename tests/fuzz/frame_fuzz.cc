@@ -41,8 +41,8 @@ Outcome run(vmfs::ByteView bytes, std::size_t step, bool require_hash) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size < 2) return 0;
-  vmfs::Bytes stream(size - 2);
-  std::memcpy(stream.data(), data + 2, size - 2);
+  const auto* bytes = reinterpret_cast<const std::byte*>(data);
+  vmfs::Bytes stream(bytes + 2, bytes + size);
   const bool mend = (data[0] & 1) != 0, require_hash = (data[0] & 2) != 0;
   // Half of the inputs get right header checksums, or nothing beyond them would ever be reached.
   if (mend) {

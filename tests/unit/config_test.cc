@@ -136,6 +136,13 @@ TEST_SUITE("config") {
     CHECK(contains(error_of("format = 1\nvolume = 2\n[node]\n"), "must be a table"));
   }
 
+  TEST_CASE("a line that is no TOML names file and line, whatever it begins with") {
+    for (const char* line : {"[:", "[[!", "[ ", "=", "a.=1", "\"a\n\"=1", "[[[]", "\x1b"}) {
+      CAPTURE(line);
+      CHECK(contains(error_of("\n" + std::string(line) + "\n"), "/s/vmfs.toml"));
+    }
+  }
+
   TEST_CASE("files: no store, atomic replacement, modes, a secret that others can read") {
     char name[] = "/tmp/vmfs-config-XXXXXX";
     std::string store = ::mkdtemp(name);

@@ -64,6 +64,7 @@ TEST_SUITE("sizes") {
     CHECK(human_time(0) == "never");
     CHECK(human_time(1'700'000'001'023'456'789) == "2023-11-14 22:13:21.023 UTC");
     CHECK(human_time(-1) == "1969-12-31 23:59:59.999 UTC");
+    CHECK(human_time(std::numeric_limits<std::int64_t>::min()) == "1677-09-21 00:12:43.145 UTC");
     CHECK(human_time(std::numeric_limits<std::int64_t>::max()) == "2262-04-11 23:47:16.854 UTC");
   }
 }
