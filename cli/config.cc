@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "cli/file.h"
@@ -213,9 +214,25 @@ Result<> read_peer(const toml::table& table, const std::string& file, Config& co
   return {};
 }
 
+// toml++ looks at what the bytes mean before it has seen that they mean nothing.
+Result<> check_utf8(std::string_view text, const std::string& file) {
+  std::size_t line = 1;
+  for (std::size_t at = 0; at < text.size(); ++line) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    try {
+      (void)nlohmann::json(text.substr(at, end - at)).dump();
+    } catch (const nlohmann::json::type_error&) {
+      return fail(ErrorKind::kInvalid, EINVAL, fmt::format("{}:{}: not TOML: this line is not UTF-8", file, line));
+    }
+    at = end + 1;
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<Config> parse_config(std::string_view text, const std::string& file) {
+  VMFS_TRY(check_utf8(text, file));
   toml::parse_result parsed = toml::parse(text, file);
   if (!parsed)
     return fail(ErrorKind::kInvalid, EINVAL,

@@ -137,6 +137,7 @@ TEST_SUITE("config") {
   }
 
   TEST_CASE("a line that is no TOML names file and line, whatever it begins with") {
+    CHECK(contains(error_of("format = 1\n\xff\xff = 1\n"), "/s/vmfs.toml:2: not TOML: this line is not UTF-8"));
     for (const char* line : {"[:", "[[!", "[ ", "=", "a.=1", "\"a\n\"=1", "[[[]", "\x1b"}) {
       CAPTURE(line);
       CHECK(contains(error_of("\n" + std::string(line) + "\n"), "/s/vmfs.toml"));
