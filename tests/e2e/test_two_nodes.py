@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shutil
-import time
 
 from lib.nodes import Pair, kill_at_once, vmfs
 from lib.runner import Settings, case
@@ -220,11 +219,11 @@ def async_is_a_prefix(scratch):
         pair.settle()
         pair.wan.delay(0.02)
         pair.wan.rate(200_000)
-        blocks = [os.urandom(4096) for _ in range(300)]
+        blocks = [os.urandom(4096) for _ in range(1000)]
         for number, block in enumerate(blocks):
             os.pwrite(images[number % 2], block, number * 4096)
             os.fsync(images[number % 2])
-        time.sleep(0.5)  # something gets there
+        wait_until(lambda: os.stat(pair.b / "x.img").st_size > 0, what="something on b")
         pair.a.kill_node()
         pair.wan.cut()
         pair.b.promote("--force")
