@@ -214,31 +214,47 @@ Result<> read_peer(const toml::table& table, const std::string& file, Config& co
   return {};
 }
 
-// toml++ looks at what the bytes mean before it has seen that they mean nothing.
-Result<> check_utf8(std::string_view text, const std::string& file) {
+// toml++ 3.3 looks at what bytes mean before it has seen that they mean nothing, and takes text beyond ASCII that is in
+// no string for one of the blanks it knows. So it gets the text without that first.
+Result<toml::table> parse_toml(std::string_view text, const std::string& file) {
+  const auto bad = [&](std::size_t line, std::string_view why) {
+    return fail(ErrorKind::kInvalid, EINVAL, fmt::format("{}:{}: not TOML: {}", file, line, why));
+  };
+  std::string ascii(text);
+  std::set<std::size_t> replaced;  // lines
   std::size_t line = 1;
   for (std::size_t at = 0; at < text.size(); ++line) {
     const std::size_t end = std::min(text.find('\n', at), text.size());
     try {
       (void)nlohmann::json(text.substr(at, end - at)).dump();
     } catch (const nlohmann::json::type_error&) {
-      return fail(ErrorKind::kInvalid, EINVAL, fmt::format("{}:{}: not TOML: this line is not UTF-8", file, line));
+      return bad(line, "this line is not UTF-8");
     }
-    at = end + 1;
+    for (; at < end; ++at)
+      if (static_cast<unsigned char>(text[at]) >= 0x80) {
+        ascii[at] = '?';
+        replaced.insert(line);
+      }
+    ++at;
   }
-  return {};
+  toml::parse_result parsed = toml::parse(ascii, file);
+  if (!parsed) {
+    line = parsed.error().source().begin.line;
+    return bad(line, fmt::format("{}{}", parsed.error().description(),
+                                 replaced.contains(line) ? " ('?' is text beyond ASCII, which may be in quotes only)" : ""));
+  }
+  // There it looks for those blanks too.
+  if (!replaced.empty() && (ascii.find("\"\"\"") != ascii.npos || ascii.find("'''") != ascii.npos))
+    return bad(*replaced.begin(), "text beyond ASCII, and strings of several lines, which no key has");
+  if (!replaced.empty()) parsed = toml::parse(text, file);
+  if (!parsed) return bad(parsed.error().source().begin.line, parsed.error().description());
+  return std::move(parsed).table();
 }
 
 }  // namespace
 
 Result<Config> parse_config(std::string_view text, const std::string& file) {
-  VMFS_TRY(check_utf8(text, file));
-  toml::parse_result parsed = toml::parse(text, file);
-  if (!parsed)
-    return fail(ErrorKind::kInvalid, EINVAL,
-                fmt::format("{}:{}: not TOML: {}", file, parsed.error().source().begin.line,
-                            parsed.error().description()));
-  const toml::table& table = parsed.table();
+  VMFS_ASSIGN(const toml::table table, parse_toml(text, file));
   Section top(table, file, "");
   Config config;
   std::int64_t format = 0;

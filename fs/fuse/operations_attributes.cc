@@ -37,6 +37,7 @@ void set_attributes(fuse_req_t request, fuse_ino_t number, struct stat* to, int 
                     fuse_file_info* info) noexcept {
   Core& core = core_of(request);
   const ObjectId object{number};
+  const Object* through = nullptr;
   if (info != nullptr && (which & FUSE_SET_ATTR_SIZE) != 0) {
     if (OpenTable::Handle* handle = core.opens().find(info->fh)) {
       if (handle->stale()) {
@@ -44,6 +45,7 @@ void set_attributes(fuse_req_t request, fuse_ino_t number, struct stat* to, int 
         return;
       }
       handle->mark_wrote();
+      through = &*handle->image;
     }
   }
   AttributesToSet change;
@@ -66,7 +68,7 @@ void set_attributes(fuse_req_t request, fuse_ino_t number, struct stat* to, int 
   const bool nothing = !change.size && !set.permissions && !set.uid && !set.gid && !set.atime_ns &&
                        !set.mtime_ns;
   auto done = nothing ? core.volume().attributes(object)
-                      : core.volume().set_attributes(caller_of(core, request), object, change);
+                      : core.volume().set_attributes(caller_of(core, request), object, change, through);
   if (!done) return answer_error(core, request, done.error(), object);
   answer_attributes(core, request, *done);
 }

@@ -145,7 +145,7 @@ Result<> drop_set_id(Core& core, Object& image, ObjectId object) {
   if (kept == permissions) [[likely]] return {};
   AttributesToSet change;
   change.set.permissions = kept;
-  auto done = core.volume().set_attributes({}, object, change);
+  auto done = core.volume().set_attributes({}, object, change, &image);
   if (!done) return pass(std::move(done.error()));
   core.invalidator().attributes(object);
   return {};

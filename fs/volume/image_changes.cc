@@ -151,8 +151,8 @@ Result<> Volume::allocate(Object& handle, const Caller& caller, std::uint64_t of
   return {};
 }
 
-Result<Attributes> Volume::set_attributes(const Caller& caller, ObjectId object,
-                                          const AttributesToSet& change) {
+Result<Attributes> Volume::set_attributes(const Caller& caller, ObjectId object, const AttributesToSet& change,
+                                          const Object* handle) {
   Impl& v = *impl_;
   auto inode = v.find(object);
   if (!inode) return fail(ErrorKind::kNotFound, ENOENT);
@@ -180,7 +180,7 @@ Result<Attributes> Volume::set_attributes(const Caller& caller, ObjectId object,
   VolumeImage& image = *inode->image;
   if (!sets && !change.size) return v.attributes_now(*inode);
   VMFS_TRY(v.admit(inode.get(), 0, 0));
-  VMFS_ASSIGN(auto lock, v.enter<std::unique_lock<ImageLock>>(image));
+  VMFS_ASSIGN(auto lock, v.enter<std::unique_lock<ImageLock>>(image, handle));
   v.list(*inode);
   // The size first: the times that are set explicitly stand.
   for (RecordType type : {RecordType::kTruncate, RecordType::kSetAttributes}) {

@@ -322,6 +322,14 @@ Result<> Volume::publish_received(Lsn durable) {
   return outcome;
 }
 
+bool Volume::shows(GroupId group, std::uint64_t seq) {
+  Impl& v = *impl_;
+  std::lock_guard lock(v.receive_mutex_);
+  return std::none_of(v.pending_.begin(), v.pending_.end(), [&](const auto& record) {
+    return record.header.group == raw(group) && record.header.seq <= seq;
+  });
+}
+
 Lsn Volume::Impl::first_pending_of(GroupId group) const {
   for (const PendingRecord& record : pending_)
     if (record.header.group == raw(group)) return record.lsn;

@@ -142,7 +142,9 @@ class Volume {
                   ObjectId to_parent, std::string_view to_name, bool no_replace);
   // Entries as of now, without "." and "..".
   Result<std::vector<ListedEntry>> list(ObjectId directory);
-  Result<Attributes> set_attributes(const Caller&, ObjectId object, const AttributesToSet& change);
+  // Through `handle`, if there is one: it fails (EIO) if the image was handed over since that was opened.
+  Result<Attributes> set_attributes(const Caller&, ObjectId object, const AttributesToSet& change,
+                                    const Object* handle = nullptr);
   Result<DiskSpace> space();
   // For a path relative to the mount point ("" is the root).
   Result<Attributes> resolve(std::string_view path);
@@ -252,6 +254,8 @@ class Volume {
   // Makes visible what receive() appended below `durable` (at most journal().durable_lsn()): index,
   // sizes, name space, owners. Calls the observer for each group whose owner or history changed.
   Result<> publish_received(Lsn durable);
+  // Whether every record of the group up to `seq` that was received is visible.
+  bool shows(GroupId group, std::uint64_t seq);
   struct Observer {
     virtual ~Observer() = default;
     virtual void group_changed(GroupId group, RecordType because) = 0;

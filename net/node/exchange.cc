@@ -297,14 +297,19 @@ void Node::Impl::audit_again(Peer& peer, GroupId group) {
 }
 
 bool Node::Impl::receiving(GroupId group) {
-  for (auto& peer : peers) {
-    if (!peer->stream) continue;
-    GroupCourse* found = course(*peer, group);
-    if (found == nullptr || found->course != Course::kReceive) continue;
-    if (volume.durable_position(group).seq < found->until.seq) return true;
-    peer->courses.erase(group);
-  }
-  return false;
+  return std::any_of(peers.begin(), peers.end(), [&](const auto& peer) {
+    const GroupCourse* found = peer->stream ? course(*peer, group) : nullptr;
+    return found != nullptr && found->course == Course::kReceive;
+  });
+}
+
+void Node::Impl::forget_received(Peer& peer) {
+  std::erase_if(peer.courses, [this](const auto& entry) {
+    const auto& [group, found] = entry;
+    if (found.course != Course::kReceive) return false;
+    auto state = volume.group(group);
+    return !state || (state->seq >= found.until.seq && volume.shows(group, found.until.seq));
+  });
 }
 
 bool Node::Impl::parted(GroupId group) {

@@ -332,21 +332,14 @@ bool Node::Impl::is_being_copied(GroupId group, const Peer* but) {
   });
 }
 
-// Its end has been received, and is about to be shown.
-bool Node::Impl::is_arriving(GroupId group) {
-  return std::any_of(peers.begin(), peers.end(), [&](const auto& peer) {
-    const GroupCourse* found = peer->stream ? course(*peer, group) : nullptr;
-    return found != nullptr && found->course == Course::kReceive;
-  });
-}
-
 // Whoever has what is not whole here learns of that, and copies it if that is its turn. Not of what comes already.
 void Node::Impl::tell_parts() {
   tell_parts_ns = now() + kTellParts;
+  if (streams.load() == 0) return;
   std::vector<GroupPosition> lacking;
   for (const GroupState& state : volume.groups()) {
     if (!state.inconsistent && !state.history.empty()) continue;
-    if (is_being_copied(state.id, nullptr) || is_arriving(state.id)) continue;
+    if (is_being_copied(state.id, nullptr) || receiving(state.id)) continue;
     if (auto position = position_of(state.id)) lacking.push_back(std::move(*position));
   }
   for (auto& peer : peers)

@@ -85,7 +85,8 @@ struct Peer {
   bool letting_go = false;  // images that its records take away are being kept
   std::set<GroupId> leaving;  // those images, on this connection
   bool heard = false;  // histories were compared since the start
-  bool brought = false;  // since then it has said that all it has is here
+  bool given = false;  // on this connection: it has confirmed all that was here when histories were compared
+  bool brought = false;  // since the start it has said so of what it had
   std::int64_t connected_ns = 0;
   std::unordered_map<GroupId, GroupCourse> courses;
   // When the peer joined the flushes' wait: it is in sync once it has confirmed what was written then.
@@ -226,7 +227,8 @@ struct Node::Impl final : Volume::Observer {
   bool is_source(const Peer& target, GroupId group, NodeId owner);
   void audit(Peer& peer);
   void audit_again(Peer& peer, GroupId group);
-  bool receiving(GroupId group);  // a tail is on its way from a connected peer
+  bool receiving(GroupId group);  // what a connected peer had is not all visible here yet
+  void forget_received(Peer& peer);  // courses that have come to their end
   bool parted(GroupId group);     // this node follows a connected peer, or is about to
   GroupCourse* course(Peer& peer, GroupId group);
 
@@ -293,7 +295,6 @@ struct Node::Impl final : Volume::Observer {
   bool is_split(const GroupState& state);
   bool can_be_completed(GroupId group);
   // From another peer than that one, or from any.
-  bool is_arriving(GroupId group);
   bool is_being_copied(GroupId group, const Peer* but);
   void tell_parts();
   void look_at_parts();  // once a second, and when who could complete them comes or goes

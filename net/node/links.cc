@@ -305,7 +305,7 @@ void Node::Impl::on_message(Peer& peer, Message message) {
     if (settings->changed_wall_ns > options.settings.changed_wall_ns) take_settings(*settings);
   } else if (auto* standing = std::get_if<Standing>(&message)) {
     peer.told = *standing;
-    if (peer.told.caught_up) peer.brought = true;
+    if (peer.told.given) peer.brought = true;
     update_sync(peer);
     poke();  // who waits for it
   } else if (auto* known = std::get_if<Peers>(&message)) {

@@ -92,8 +92,7 @@ bool Node::Impl::brings(const Peer& peer) {
   if (peer.brought || !peer.stream) return false;
   bool whole = true;
   for (const auto& [group, found] : peer.courses) {
-    auto state = volume.group(group);
-    if (found.course == Course::kReceive && state && !state->inconsistent && state->seq < found.until.seq) return true;
+    if (found.course == Course::kReceive && volume.group(group)) return true;
     // The peer says that it is not all here as long as such a course goes on.
     const bool streamed = found.course == Course::kNothing || found.course == Course::kSend ||
                           found.course == Course::kReceive || found.course == Course::kSplit;
@@ -213,7 +212,6 @@ ImageStatus Node::Impl::image_status(const GroupState& state) {
     entry.node = peer.info.id;
     entry.state = to_string(peer.sync);
     if (peer.stream) {
-      receiving(state.id);  // a course that has come to its end is forgotten
       if (GroupCourse* found = course(peer, state.id)) {
         entry.rule = found->comparison.rule;
         if (found->course != Course::kNothing && found->course != Course::kSend)

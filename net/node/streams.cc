@@ -58,6 +58,10 @@ void PeerStream::received(const ReceivedRecord& record) {
   course.course = Course::kCopyFromPeer;
   course.started = true;
   if (record.header.type == RecordType::kBaseBegin) {
+    // What another peer was to bring is replaced with the rest.
+    for (auto& other : node_.peers)
+      if (GroupCourse* found = node_.course(*other, group); found != nullptr && found->course == Course::kReceive)
+        other->courses.erase(group);
     log_warning("{}: a copy from {} begins; until it ends the image is inconsistent here",
                 node_.shown(group), peer_.info.name);
   } else {
@@ -218,6 +222,7 @@ PeerSync Node::Impl::standing_of(Peer& peer) {
         peer.join_number = sender.last_number();
       }
     }
+    if (peer.audit.empty() && sender.durable() >= peer.audit_lsn && !parting(peer)) peer.given = true;
     if (peer.join_lsn && sender.durable() >= *peer.join_lsn &&
         sender.durable_number() >= peer.join_number && peer.audit.empty())
       peer.joined = true;
@@ -232,8 +237,8 @@ void Node::Impl::update_sync(Peer& peer) {
   bool counted = peer.counts;
   peer.sync = standing_of(peer);
   if (peer.stream) {
-    Standing standing{peer.sync == PeerSync::kInSync, peer.sync == PeerSync::kFullCopy};
-    if (!peer.said || peer.said->caught_up != standing.caught_up || peer.said->copying != standing.copying) {
+    Standing standing{peer.sync == PeerSync::kInSync, peer.sync == PeerSync::kFullCopy, peer.given};
+    if (peer.said != standing) {
       peer.said = standing;
       send(peer, standing);
     }
@@ -273,14 +278,9 @@ void Node::Impl::update_sync(Peer& peer) {
 // Some group is not the same on both sides yet and will be: in either direction. (Split brain is said
 // group by group; it does not end by itself.)
 bool Node::Impl::parting(const Peer& peer) {
-  for (const auto& [group, found] : peer.courses) {
-    if (found.course == Course::kSplit) continue;
-    auto state = volume.group(group);
-    if (!state) continue;  // removed meanwhile
-    if (found.course != Course::kReceive) return true;
-    if (state->seq < found.until.seq || state->inconsistent) return true;
-  }
-  return false;
+  return std::any_of(peer.courses.begin(), peer.courses.end(), [this](const auto& entry) {
+    return entry.second.course != Course::kSplit && volume.group(entry.first);  // not one that was removed meanwhile
+  });
 }
 
 // Whom flushes wait for, as other threads see it: whoever is not waited for any more is so after freeze_or_thaw(), or a
@@ -383,6 +383,7 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
   peer.sent_positions = peer.got_positions = false;
   peer.told = {};
   peer.said.reset();
+  peer.given = false;
   if (!streamed) return freeze_or_thaw();
   persist(peer);
   peer.held_when_lost.emplace();

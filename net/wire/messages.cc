@@ -128,6 +128,7 @@ struct Encoder {
     Writer out(bytes);
     put(out, m.caught_up);
     put(out, m.copying);
+    put(out, m.given);
     return bytes;
   }
 };
@@ -359,6 +360,7 @@ Result<Message> decode_message(ByteView body) {
       Standing m;
       m.caught_up = in.flag("caught-up flag");
       m.copying = in.flag("copying flag");
+      m.given = in.flag("given flag");
       return in.finish(m);
     }
     case MessageType::kRecords: break;

@@ -176,6 +176,8 @@ struct Bye {
 struct Standing {
   bool caught_up = false;  // it has everything, durably, and counts for what a flush promises
   bool copying = false;    // groups are being copied to it whole
+  bool given = false;      // it has all, durably, that was here when histories were compared, copies aside
+  bool operator==(const Standing&) const = default;
 };
 
 using Message = std::variant<Hello, Welcome, HelloRefused, Positions, Ack, FlushRequest, Want, WantRefused,

@@ -138,6 +138,16 @@ TEST_SUITE("config") {
 
   TEST_CASE("a line that is no TOML names file and line, whatever it begins with") {
     CHECK(contains(error_of("format = 1\n\xff\xff = 1\n"), "/s/vmfs.toml:2: not TOML: this line is not UTF-8"));
+    for (const char* line : {"\xc3\xa9 = 1", "a = 1 \xef\xb5\xbf", "a\xe3\x80\x80= 1", "a = \"x\"\xc2\xa0", "a = 'x\\'\xc2\xa0'",
+                             "a = \"\\\"\" \xc2\xa0 \"", "a = 12'\xcb\x9b'"}) {
+      CAPTURE(line);
+      const std::string error = error_of("\n" + std::string(line) + "\n");
+      CHECK(contains(error, "/s/vmfs.toml:2: not TOML: "));
+      CHECK(contains(error, "('?' is text beyond ASCII, which may be in quotes only)"));
+    }
+    CHECK(contains(error_of("a = \"\"\"\n\xc3\xa9\"\"\""), "/s/vmfs.toml:2: not TOML: text beyond ASCII, and strings of"));
+    // In comments and quotes it may stand.
+    CHECK(parse_config(with("journal =", "journal = \"/srv/d\xc3\xa9p\xc3\xb4t\"  # \xe2\x82\xac"), "/s/vmfs.toml"));
     for (const char* line : {"[:", "[[!", "[ ", "=", "a.=1", "\"a\n\"=1", "[[[]", "\x1b"}) {
       CAPTURE(line);
       CHECK(contains(error_of("\n" + std::string(line) + "\n"), "/s/vmfs.toml"));

@@ -63,7 +63,7 @@ std::vector<Message> all_messages() {
           Peers{{hello.self, {NodeId{6}, "host-b", ""}}},
           PeerRemoved{NodeId{6}},
           Bye{"stopping"},
-          Standing{true, false}};
+          Standing{true, false, true}};
 }
 
 TEST_CASE("every message comes back as it went, and no shorter or longer one is taken for it") {

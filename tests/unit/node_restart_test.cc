@@ -79,6 +79,38 @@ TEST_SUITE("node") {
     t.check_equal();
   }
 
+  TEST_CASE("a node is ready though the peer writes more than the line carries, once what it had before is here") {
+    TwoNodes t(46, ReplicationMode::kAsync, 512u << 20);
+    for (const char* name : {"web.img", "db.img"}) REQUIRE(ok(t.a().make(name)) == "");
+    t.settle();
+    t.a().clean_stop();
+    t.cluster.run(kSecond);
+    REQUIRE(ok(t.b().write("db.img", 0, "after!")) == "");
+    // Which is not to be compressed away.
+    const auto noise = [&](std::size_t bytes) {
+      std::string text(bytes, 0);
+      for (char& each : text) each = static_cast<char>(t.cluster.random.next());
+      return text;
+    };
+    const auto write_much = [&] {
+      for (int i = 0; i < 16; ++i) REQUIRE(ok(t.b().write("web.img", i << 18, noise(1 << 18))) == "");
+    };
+    for (int i = 0; i < 10; ++i) write_much();
+    t.cluster.network.set_path("a", "b", {.bytes_per_second = 2u << 20});
+    t.a().start({"b"});
+    int seconds = 0;
+    for (; seconds < 60 && !t.a().status().ready; ++seconds) {
+      write_much();
+      t.cluster.run(kSecond);
+    }
+    CAPTURE(t.a().status().ready_reason);
+    CHECK(t.a().status().ready);
+    CHECK(t.a().read("db.img", 0, 6) == "after!");
+    CHECK(seconds > 15);  // 40 MiB at 2 MiB/s
+    CHECK(t.b().status().peers.at(0).sync == PeerSync::kCatchingUp);
+    t.check_equal();
+  }
+
   TEST_CASE("a node does not wait for what it copies to the peer itself before guests start") {
     TwoNodes t(45);
     for (const char* name : {"web.img", "db.img"}) {

@@ -88,16 +88,21 @@ TEST_CASE("what a thread saw of a group before it was released opens it no more"
 TEST_CASE("who writes while the group is handed over does not ask for it back") {
   Releasing t;
   Result<> written, zeroed;
+  Result<Attributes> truncated{Attributes{}};
   std::vector<std::thread> writers;
   REQUIRE(t.release([&] {
     writers.emplace_back([&] { written = t.home->write(*t.guest, {}, 0, as_bytes("late")); });
     writers.emplace_back([&] { zeroed = t.home->zero(*t.guest, {}, 0, 1, true, false); });
+    writers.emplace_back([&] {
+      truncated = t.home->set_attributes({}, t.image, {.set = {}, .size = 1}, &*t.guest);
+    });
     // They are at the lock that the release holds; one that comes later is refused as well.
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }));
   for (std::thread& writer : writers) writer.join();
   CHECK(errno_of(written) == EIO);
   CHECK(errno_of(zeroed) == EIO);
+  CHECK(errno_of(truncated) == EIO);
   CHECK(t.hooks.asked == 0);
 }
 
