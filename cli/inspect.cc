@@ -99,6 +99,7 @@ std::string plain_words(const Place& place) {
     if (name == "lock")
       return fmt::format("the lock of whoever works on this store, a daemon or `vmfs recover`; who has it:  fuser {}/{}",
                          place.directory, name);
+    if (name == "mounting") return "the lock of a `vmfs mount` that is at work";
     if (name == "control") return "the socket on which the daemon takes commands";
     if (name == "daemon.log" || name == "daemon.log.old") return "the log of holder and daemon, as text";
   }

@@ -6,6 +6,7 @@ import random
 import re
 import socket
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 from lib.nodes import Node, Pair, vmfs
 from lib.runner import case
@@ -163,6 +164,21 @@ def mount_point_and_store_in_use(scratch):
     with open(node / "works", "wb") as file:
         file.write(b"x")
     node.umount()
+
+
+@case()
+def mounted_twice_at_once(scratch):
+    """As fstab and the unit may: one mounts, the others say why they do not, and nothing is left of them."""
+    node = Node(scratch.path, "a").init()
+    for _ in range(10):
+        with ThreadPoolExecutor(6) as threads:
+            done = list(threads.map(lambda _: vmfs("mount", node.store, node.mnt, check=False), range(6)))
+        assert sorted(each.returncode for each in done) == [0, 1, 1, 1, 1, 1], [each.stdout for each in done]
+        for each in done:
+            assert each.returncode == 0 or "is being mounted" in each.stdout or "is mounted on" in each.stdout, each.stdout
+        with open(node / "works", "wb") as file:
+            file.write(b"x")
+        node.umount()
 
 
 @case()
