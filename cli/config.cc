@@ -220,6 +220,8 @@ Result<toml::table> parse_toml(std::string_view text, const std::string& file) {
   const auto bad = [&](std::size_t line, std::string_view why) {
     return fail(ErrorKind::kInvalid, EINVAL, fmt::format("{}:{}: not TOML: {}", file, line, why));
   };
+  if (constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf"; text.starts_with(kByteOrderMark))
+    text.remove_prefix(kByteOrderMark.size());
   std::string ascii(text);
   std::set<std::size_t> replaced;  // lines
   std::size_t line = 1;

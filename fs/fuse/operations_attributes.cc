@@ -40,7 +40,7 @@ void set_attributes(fuse_req_t request, fuse_ino_t number, struct stat* to, int 
   const Object* through = nullptr;
   if (info != nullptr && (which & FUSE_SET_ATTR_SIZE) != 0) {
     if (OpenTable::Handle* handle = core.opens().find(info->fh)) {
-      if (handle->stale()) {
+      if (!handle->image || handle->stale()) {
         fuse_reply_err(request, EIO);
         return;
       }

@@ -324,8 +324,8 @@ Result<> Volume::publish_received(Lsn durable) {
 
 bool Volume::shows(GroupId group, std::uint64_t seq) {
   Impl& v = *impl_;
-  std::lock_guard lock(v.receive_mutex_);
-  return std::none_of(v.pending_.begin(), v.pending_.end(), [&](const auto& record) {
+  std::unique_lock lock(v.receive_mutex_, std::try_to_lock);
+  return lock.owns_lock() && std::none_of(v.pending_.begin(), v.pending_.end(), [&](const auto& record) {
     return record.header.group == raw(group) && record.header.seq <= seq;
   });
 }

@@ -254,7 +254,8 @@ class Volume {
   // Makes visible what receive() appended below `durable` (at most journal().durable_lsn()): index,
   // sizes, name space, owners. Calls the observer for each group whose owner or history changed.
   Result<> publish_received(Lsn durable);
-  // Whether every record of the group up to `seq` that was received is visible.
+  // Whether every record of the group up to `seq` that was received is visible. Also false while somebody receives or
+  // publishes: it waits for no disk.
   bool shows(GroupId group, std::uint64_t seq);
   struct Observer {
     virtual ~Observer() = default;

@@ -308,7 +308,7 @@ void Node::Impl::forget_received(Peer& peer) {
     const auto& [group, found] = entry;
     if (found.course != Course::kReceive) return false;
     auto state = volume.group(group);
-    return !state || (state->seq >= found.until.seq && volume.shows(group, found.until.seq));
+    return (!state || state->seq >= found.until.seq) && volume.shows(group, found.until.seq);
   });
 }
 

@@ -86,6 +86,7 @@ struct Peer {
   std::set<GroupId> leaving;  // those images, on this connection
   bool heard = false;  // histories were compared since the start
   bool given = false;  // on this connection: it has confirmed all that was here when histories were compared
+  std::optional<std::uint64_t> given_number;  // which it has once it has confirmed this frame
   bool brought = false;  // since the start it has said so of what it had
   std::int64_t connected_ns = 0;
   std::unordered_map<GroupId, GroupCourse> courses;

@@ -279,9 +279,9 @@ void Node::Impl::poke() {
 }
 
 void Node::Impl::reconsider() {
+  for (auto& peer : peers) forget_received(*peer);
   for (auto& peer : peers) {
     if (!peer->stream) continue;
-    forget_received(*peer);
     start_follows(*peer);
     forget_removed(*peer);
     go_on_letting_go(*peer);

@@ -58,10 +58,6 @@ void PeerStream::received(const ReceivedRecord& record) {
   course.course = Course::kCopyFromPeer;
   course.started = true;
   if (record.header.type == RecordType::kBaseBegin) {
-    // What another peer was to bring is replaced with the rest.
-    for (auto& other : node_.peers)
-      if (GroupCourse* found = node_.course(*other, group); found != nullptr && found->course == Course::kReceive)
-        other->courses.erase(group);
     log_warning("{}: a copy from {} begins; until it ends the image is inconsistent here",
                 node_.shown(group), peer_.info.name);
   } else {
@@ -222,7 +218,10 @@ PeerSync Node::Impl::standing_of(Peer& peer) {
         peer.join_number = sender.last_number();
       }
     }
-    if (peer.audit.empty() && sender.durable() >= peer.audit_lsn && !parting(peer)) peer.given = true;
+    if (!peer.given && peer.audit.empty() && sender.durable() >= peer.audit_lsn && !parting(peer)) {
+      if (!peer.given_number) peer.given_number = sender.last_number();
+      peer.given = sender.durable_number() >= *peer.given_number;
+    }
     if (peer.join_lsn && sender.durable() >= *peer.join_lsn &&
         sender.durable_number() >= peer.join_number && peer.audit.empty())
       peer.joined = true;
@@ -384,6 +383,7 @@ void Node::Impl::peer_lost(Peer& peer, const std::string& why) {
   peer.told = {};
   peer.said.reset();
   peer.given = false;
+  peer.given_number.reset();
   if (!streamed) return freeze_or_thaw();
   persist(peer);
   peer.held_when_lost.emplace();

@@ -146,6 +146,7 @@ TEST_SUITE("config") {
       CHECK(contains(error, "('?' is text beyond ASCII, which may be in quotes only)"));
     }
     CHECK(contains(error_of("a = \"\"\"\n\xc3\xa9\"\"\""), "/s/vmfs.toml:2: not TOML: text beyond ASCII, and strings of"));
+    CHECK(parse_config("\xef\xbb\xbf" + with("format =", "format = 1"), "/s/vmfs.toml"));
     // In comments and quotes it may stand.
     CHECK(parse_config(with("journal =", "journal = \"/srv/d\xc3\xa9p\xc3\xb4t\"  # \xe2\x82\xac"), "/s/vmfs.toml"));
     for (const char* line : {"[:", "[[!", "[ ", "=", "a.=1", "\"a\n\"=1", "[[[]", "\x1b"}) {
