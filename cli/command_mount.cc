@@ -67,21 +67,21 @@ Result<> mount_volume(const std::string& store_argument, const std::string& moun
                   fmt::format("the mount point {} and the store {} must not contain one another", mountpoint, store));
   VMFS_TRY(prepare_run_directory(store));
   VMFS_ASSIGN(auto disk, open_posix_disk(store));
-  // Of two at once the second may not look before the first can be seen, nor take the lock that the first's daemon is
-  // about to take. (With --foreground it is kept as long as the mount.)
+  // Until it is served: of two at once the second must not look before the first can be seen, nor take the lock that the
+  // first's daemon is about to take.
   auto mounting = disk->lock("run/mounting", "mount.lock");
+  if (!mounting && mounting.error().kind == ErrorKind::kBusy)
+    return fail(ErrorKind::kBusy, EBUSY,
+                fmt::format("{0}: this store is being mounted by another process\nwhich one:  fuser {0}/run/mounting", store));
+  if (!mounting) return pass(mounting.error());
+  // Before a second holder touches the files of one that is at work. (The daemon takes the lock for good.)
+  VMFS_TRY(lock_store(*disk, store));
   if (auto other = read_holder_status(holder_status_path(store));
       other && holder_alive(*other) && !ends_soon(other->holder_pid))
     return fail(ErrorKind::kBusy, EBUSY,
                 fmt::format("{}: this store is mounted on {} already (holder {})\n"
                             "see what it does:  vmfs status {}",
                             store, other->mountpoint, other->holder_pid, store));
-  if (!mounting && mounting.error().kind == ErrorKind::kBusy)
-    return fail(ErrorKind::kBusy, EBUSY,
-                fmt::format("{0}: this store is being mounted by another process\nsee what it does:  vmfs status {0}", store));
-  if (!mounting) return pass(mounting.error());
-  // Before a second holder touches the files of one that is at work. (The daemon takes the lock for good.)
-  VMFS_TRY(lock_store(*disk, store));
   HolderOptions holder;
   holder.mountpoint = mountpoint;
   holder.source = store;
@@ -91,6 +91,7 @@ Result<> mount_volume(const std::string& store_argument, const std::string& moun
   holder.status_path = holder_status_path(store);
   holder.log_path = log_path(store);
   holder.foreground = foreground;
+  holder.served = [&mounting] { mounting->reset(); };
   holder.read_only = options.read_only;
   holder.no_exec = options.no_exec;
   holder.no_atime = options.no_atime;

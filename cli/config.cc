@@ -246,8 +246,11 @@ Result<toml::table> parse_toml(std::string_view text, const std::string& file) {
                                  replaced.contains(line) ? " ('?' is text beyond ASCII, which may be in quotes only)" : ""));
   }
   // There it looks for those blanks too.
-  if (!replaced.empty() && (ascii.find("\"\"\"") != ascii.npos || ascii.find("'''") != ascii.npos))
-    return bad(*replaced.begin(), "text beyond ASCII, and strings of several lines, which no key has");
+  for (const char* quotes : {"\"\"\"", "'''"})
+    if (const std::size_t found = ascii.find(quotes); !replaced.empty() && found != ascii.npos)
+      return bad(static_cast<std::size_t>(std::count(ascii.begin(), ascii.begin() + static_cast<std::ptrdiff_t>(found), '\n')) + 1,
+                 fmt::format("{} begins a string of several lines; no key has one, and with text beyond ASCII in the file it "
+                             "is not read", quotes));
   if (!replaced.empty()) parsed = toml::parse(text, file);
   if (!parsed) return bad(parsed.error().source().begin.line, parsed.error().description());
   return std::move(parsed).table();

@@ -97,7 +97,7 @@ Result<> run_holder(const HolderOptions& original) {
   VMFS_ASSIGN(options.mountpoint, check_mountpoint(original.mountpoint));
   allow_many_files();
   if (options.foreground) {
-    Supervisor supervisor(options, system_clock(), [] {});
+    Supervisor supervisor(options, system_clock(), options.served);
     return supervisor.run();
   }
   int pipe[2];

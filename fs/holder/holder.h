@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,6 +35,7 @@ struct HolderOptions {
   // start's error is returned in any case.)
   std::string log_path;
   bool foreground = false;  // stay, log on standard error, tell systemd (NOTIFY_SOCKET) when ready
+  std::function<void()> served = [] {};  // called once, in the foreground, when the volume can be used
   bool read_only = false;
   bool no_exec = false;
   bool no_atime = true;

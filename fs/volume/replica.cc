@@ -322,12 +322,16 @@ Result<> Volume::publish_received(Lsn durable) {
   return outcome;
 }
 
-bool Volume::shows(GroupId group, std::uint64_t seq) {
+std::optional<std::unordered_map<GroupId, std::uint64_t>> Volume::not_visible() {
   Impl& v = *impl_;
   std::unique_lock lock(v.receive_mutex_, std::try_to_lock);
-  return lock.owns_lock() && std::none_of(v.pending_.begin(), v.pending_.end(), [&](const auto& record) {
-    return record.header.group == raw(group) && record.header.seq <= seq;
-  });
+  if (!lock.owns_lock()) return std::nullopt;
+  std::unordered_map<GroupId, std::uint64_t> lowest_of;
+  for (const auto& record : v.pending_) {
+    auto [lowest, added] = lowest_of.try_emplace(GroupId{record.header.group}, record.header.seq);
+    lowest->second = std::min(lowest->second, record.header.seq);
+  }
+  return lowest_of;
 }
 
 Lsn Volume::Impl::first_pending_of(GroupId group) const {

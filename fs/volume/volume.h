@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "fs/base/ids.h"
@@ -254,9 +255,9 @@ class Volume {
   // Makes visible what receive() appended below `durable` (at most journal().durable_lsn()): index,
   // sizes, name space, owners. Calls the observer for each group whose owner or history changed.
   Result<> publish_received(Lsn durable);
-  // Whether every record of the group up to `seq` that was received is visible. Also false while somebody receives or
-  // publishes: it waits for no disk.
-  bool shows(GroupId group, std::uint64_t seq);
+  // The lowest seq of each group that was received and is not visible. Nothing while somebody receives or publishes:
+  // it waits for no disk.
+  std::optional<std::unordered_map<GroupId, std::uint64_t>> not_visible();
   struct Observer {
     virtual ~Observer() = default;
     virtual void group_changed(GroupId group, RecordType because) = 0;

@@ -303,13 +303,21 @@ bool Node::Impl::receiving(GroupId group) {
   });
 }
 
-void Node::Impl::forget_received(Peer& peer) {
-  std::erase_if(peer.courses, [this](const auto& entry) {
-    const auto& [group, found] = entry;
+void Node::Impl::forget_received() {
+  const auto arrived = [this](GroupId group, const GroupCourse& found) {
     if (found.course != Course::kReceive) return false;
     auto state = volume.group(group);
-    return (!state || state->seq >= found.until.seq) && volume.shows(group, found.until.seq);
-  });
+    return !state || state->seq >= found.until.seq;
+  };
+  std::optional<std::unordered_map<GroupId, std::uint64_t>> not_visible;
+  for (auto& peer : peers)
+    std::erase_if(peer->courses, [&](const auto& entry) {
+      const auto& [group, found] = entry;
+      if (!arrived(group, found)) return false;
+      if (!not_visible && !(not_visible = volume.not_visible())) return false;
+      auto first = not_visible->find(group);
+      return first == not_visible->end() || first->second > found.until.seq;
+    });
 }
 
 bool Node::Impl::parted(GroupId group) {

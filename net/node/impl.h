@@ -229,7 +229,7 @@ struct Node::Impl final : Volume::Observer {
   void audit(Peer& peer);
   void audit_again(Peer& peer, GroupId group);
   bool receiving(GroupId group);  // what a connected peer had is not all visible here yet
-  void forget_received(Peer& peer);  // courses that have come to their end
+  void forget_received();         // courses that have come to their end
   bool parted(GroupId group);     // this node follows a connected peer, or is about to
   GroupCourse* course(Peer& peer, GroupId group);
 

@@ -279,7 +279,7 @@ void Node::Impl::poke() {
 }
 
 void Node::Impl::reconsider() {
-  for (auto& peer : peers) forget_received(*peer);
+  forget_received();
   for (auto& peer : peers) {
     if (!peer->stream) continue;
     start_follows(*peer);

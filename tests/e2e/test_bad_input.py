@@ -4,12 +4,16 @@ import glob
 import os
 import random
 import re
+import signal
 import socket
 import struct
+import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
-from lib.nodes import Node, Pair, vmfs
+from lib.nodes import Node, Pair, VMFS, vmfs
 from lib.runner import case
+from lib.scratch import run, wait_until
 
 
 def tree_of(directory):
@@ -175,9 +179,34 @@ def mounted_twice_at_once(scratch):
             done = list(threads.map(lambda _: vmfs("mount", node.store, node.mnt, check=False), range(6)))
         assert sorted(each.returncode for each in done) == [0, 1, 1, 1, 1, 1], [each.stdout for each in done]
         for each in done:
-            assert each.returncode == 0 or "is being mounted" in each.stdout or "is mounted on" in each.stdout, each.stdout
+            assert each.returncode == 0 or "is being mounted" in each.stdout or "mounted on" in each.stdout, each.stdout
         with open(node / "works", "wb") as file:
             file.write(b"x")
+        node.umount()
+
+
+@case()
+def mounted_in_the_foreground(scratch):
+    """Another is refused at once meanwhile; once holder and daemon are killed, the next may mount."""
+    node = Node(scratch.path, "a").init()
+    for _ in range(3):
+        with open(scratch / "log", "wb") as log:
+            holder = subprocess.Popen([VMFS, "mount", "--foreground", node.store, node.mnt], stderr=log)
+        try:
+            wait_until(lambda: node.mounted() and os.path.exists(os.path.join(node.store, "run/control")), what="mounted")
+            daemon = node.status()["daemon"]["pid"]
+            begun = time.monotonic()
+            refused(["mount", node.store, node.mnt], "in use", f"mounted on {node.mnt}")
+            assert time.monotonic() - begun < 1
+            os.kill(holder.pid, signal.SIGKILL)
+            os.kill(daemon, signal.SIGKILL)
+        finally:
+            holder.kill()
+            holder.wait()
+        wait_until(lambda: not os.path.exists(f"/proc/{daemon}"), what="the daemon's end")
+        if node.mounted():
+            run("umount", "-l", node.mnt)
+        node.mount()
         node.umount()
 
 
