@@ -108,8 +108,12 @@ std::optional<Result<std::string>> Node::Impl::evaluate(const WaitFor& wait) {
 bool Node::Impl::goes_to(Peer& peer, GroupId group) {
   Sender& sender = peer.stream->sender;
   if (sender.positions().stopped(group)) return false;
-  // One that was made a moment ago is on its way; of one that the stream has passed by the peer has nothing.
-  return sender.positions().knows(group) || sender.position() < volume.last_record(group);
+  // One that was made a moment ago is on its way, if only by the record that made it; of one that the stream has passed
+  // by the peer has nothing.
+  if (sender.positions().knows(group)) return true;
+  auto state = volume.group(group);
+  const bool changed = !state || state->seq != 0;
+  return sender.position() < volume.last_record(changed ? group : kNameSpace);
 }
 
 Peer* Node::Impl::best_peer() {

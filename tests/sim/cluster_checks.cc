@@ -60,30 +60,25 @@ void ClusterWorld::compare_stores() {
   say("stores compared: {} images", before.size());
 }
 
-void ClusterWorld::check_kept(ClusterNode& from) {
-  std::map<std::string, std::vector<std::vector<ChangeNumber>>> kept;
-  auto snapshots = from.disk.list("images/.snapshots", "sim.check");
-  if (snapshots) {
+void ClusterWorld::check_kept(ClusterNode& from, ObjectId object) {
+  ClusterImage& image = images_.at(object);
+  std::vector<std::vector<ChangeNumber>> kept;
+  if (auto snapshots = from.disk.list("images/.snapshots", "sim.check")) {
     for (const DirectoryEntry& snapshot : *snapshots) {
       if (!snapshot.name.starts_with("left-")) continue;
-      for (const auto& [object, image] : images_) {
-        auto content = read_whole_file(
-            from.disk, "images/.snapshots/" + snapshot.name + "/" + image.name(), "sim.check");
-        if (!content) continue;
-        std::vector<ChangeNumber> cells(content->size() / kCell);
-        for (std::uint64_t i = 0; i < cells.size(); ++i) {
-          auto mark = read_mark(content->data() + i * kCell, i);
-          SIM_CHECK(mark, "{} of {} has bytes that nobody wrote", snapshot.name, image.name());
-          cells[i] = *mark;
-        }
-        kept[image.name()].push_back(std::move(cells));
+      auto content = read_whole_file(from.disk, "images/.snapshots/" + snapshot.name + "/" + image.name(), "sim.check");
+      if (!content) continue;
+      std::vector<ChangeNumber> cells(content->size() / kCell);
+      for (std::uint64_t i = 0; i < cells.size(); ++i) {
+        auto mark = read_mark(content->data() + i * kCell, i);
+        SIM_CHECK(mark, "{} of {} has bytes that nobody wrote", snapshot.name, image.name());
+        cells[i] = *mark;
       }
+      kept.push_back(std::move(cells));
     }
   }
-  for (auto& [object, image] : images_) {
-    const std::string wrong = image.check_kept(kept[image.name()]);
-    SIM_CHECK(wrong.empty(), "invariant 7: left on {}: {}", from.name, wrong);
-  }
+  const std::string wrong = image.check_kept(kept);
+  SIM_CHECK(wrong.empty(), "invariant 7: left on {}: {}", from.name, wrong);
 }
 
 // Whether the other node can be heard.

@@ -171,6 +171,26 @@ void ClusterNode::die(bool power) {
   power ? disk.lose_power() : disk.restart();
 }
 
+bool ClusterNode::unmount() {
+  shared_.network.process_died(name);
+  connection_lives_ = false;
+  open_groups_.clear();
+  open_since_.clear();
+  ++life;
+  volume->set_hooks(nullptr);
+  node.reset();
+  auto closed = volume->close();
+  SIM_CHECK(closed || troubled || disk.stopped(), "{} cannot be closed: {}", name, closed.error().message);
+  say("{} is {}", name, closed ? "closed" : closed.error().message);
+  invariants_.reset();
+  shell->kill();
+  volume.reset();
+  shell.reset();
+  const bool whole = closed && !disk.stopped();
+  disk.restart();
+  return whole;
+}
+
 bool ClusterNode::in_sync() {
   const NodeStatus status = node->status();
   return !status.peers.empty() &&

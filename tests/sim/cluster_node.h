@@ -49,6 +49,8 @@ class ClusterNode {
   bool start(const std::vector<ClusterNode*>& peers, bool resume = false);
   // Ends the process, or the machine with what no sync has confirmed.
   void die(bool power);
+  // Ends the process as an unmount does, after the hand-over. False: the disk's planned end came, or its failure.
+  bool unmount();
   bool up() const { return node != nullptr; }
   // Only the process died: the kernel still waits for what it has asked.
   bool connection_lives() const { return !up() && connection_lives_; }

@@ -1,6 +1,8 @@
 // Two nodes: changes on either, ownership that moves, cuts, deaths and power losses of one or both,
 // disks that fail and fill up, takings by force, slow lines. Then everything is mended,
 // and the nodes must agree and hold what was promised.
+#include <set>
+
 #include "tests/sim/cluster_world.h"
 #include "tests/sim/scenario_list.h"
 
@@ -112,16 +114,7 @@ bool take_by_force(ClusterWorld& world) {
   ClusterNode& node = world.node(world.writer_);
   world.pass_time(static_cast<std::int64_t>(world.random_.below(20 * kSecond)));
   if (!node.up()) return true;
-  // The first attempt may find out that the owner is lost; a person asks again then.
-  for (int attempt = 0;; ++attempt) {
-    auto answer = world.command(world.writer_, [&](Node::Done done) {
-      node.node->promote({}, true, std::move(done));
-    });
-    if (!answer) return true;
-    if (*answer) break;
-    SIM_CHECK(attempt < 2, "promote --force on {}: {}", node.name, answer->error().message);
-  }
-  say("{} is promoted by force", node.name);
+  if (!world.promote_by_force(world.writer_)) return true;
   // In async mode too: a beginning of what was acknowledged, of each image and of the names.
   for (auto& [object, image] : world.images_) world.settle(node, object, true);
   world.settle_names(node, true);
@@ -150,8 +143,134 @@ bool take_by_force(ClusterWorld& world) {
   if (!node.up() || world.names_.changes().size() == names) return false;
   world.start(from);
   world.converge("after the return of a failed primary");
-  world.check_kept(world.node(from));
+  for (auto& [object, image] : world.images_) world.check_kept(world.node(from), object);
   if (removed) world.forget_image(*removed);
+  return true;
+}
+
+// A node is away for longer than the journal keeps records for it.
+void overflow(ClusterWorld& world) {
+  const std::size_t index = world.writer_;
+  if (!world.node(index).up() || world.freezes()) return;
+  if (world.other(index).up()) world.die(1 - index, world.random_.one_in(2));
+  const std::uint64_t writes = world.random_.between(100, 400);
+  for (std::uint64_t i = 0; i < writes && world.node(index).up(); ++i) {
+    if (!world.write(index, world.pick_image())) return;
+    if (world.random_.one_in(20)) world.flush(index);
+    if (world.random_.one_in(10)) world.pass_time(static_cast<std::int64_t>(world.random_.below(kSecond)));
+  }
+  world.start(1 - index);
+}
+
+// A person's part of the story.
+void administer(ClusterWorld& world) {
+  const std::size_t index = world.random_.below(2);
+  if (!world.node(index).up()) return world.start(index);
+  switch (world.random_.below(8)) {
+    case 0:
+    case 1:
+    case 2: return world.promote(index);
+    case 3:
+    case 4: return world.demote(index);
+    case 5:
+    case 6: return world.unmount(index);
+    default: return overflow(world);
+  }
+}
+
+// Both sides are alive, cannot hear each other, and go on; then a person chooses. False: the story ends here.
+bool split_brain(ClusterWorld& world) {
+  world.converge("before the split");
+  const std::size_t owner = world.writer_;
+  auto owns_all = [&](std::size_t index) {
+    ClusterNode& node = world.node(index);
+    for (auto& [object, image] : world.images_)
+      if (node.volume->gate(object) != Gate::kOpen) return false;
+    return node.volume->gate(kNameSpace) == Gate::kOpen;
+  };
+  if (!owns_all(owner)) {
+    world.promote(owner);
+    if (!world.node(owner).up() || !owns_all(owner)) return true;
+  }
+  if (world.crashed_) world.settle_all(world.node(owner), false);
+  world.crashed_ = false;
+  world.shared_.network.cut("a", "b");
+  world.pass_time(static_cast<std::int64_t>(world.random_.below(10 * kSecond)));
+  // From here on each node has its own truth.
+  std::map<ObjectId, ClusterImage> branches[2] = {world.images_, world.images_};
+  ClusterNames names[2] = {world.names_, world.names_};
+  auto side = [&](std::size_t index, auto act) {
+    std::swap(world.images_, branches[index]);
+    std::swap(world.names_, names[index]);
+    act();
+    std::swap(world.images_, branches[index]);
+    std::swap(world.names_, names[index]);
+  };
+  bool knowing = false;  // that it was alone, the owner wrote
+  auto write_all = [&](std::size_t index) {
+    bool all = true;
+    knowing = knowing || (index == owner && !world.node(index).in_sync());
+    side(index, [&] {
+      for (auto& [object, image] : world.images_)
+        for (std::uint64_t i = world.random_.between(1, 3); i != 0 && all; --i) all = world.write(index, object);
+      const std::size_t changes = world.names_.changes().size();
+      if (all) world.change_names(index);
+      all = all && world.node(index).up() && world.names_.changes().size() > changes;
+      if (all && world.random_.one_in(2)) world.flush(index);
+      all = all && world.node(index).up();
+    });
+    return all;
+  };
+  const bool before = world.random_.one_in(2);
+  if (before && !write_all(owner)) return false;
+  if (!world.promote_by_force(1 - owner)) return false;
+  side(1 - owner, [&] { world.settle_all(world.node(1 - owner), true); });
+  if (!write_all(1 - owner)) return false;
+  if ((!before || world.random_.one_in(2)) && !write_all(owner)) return false;
+  for (std::size_t index : {0, 1}) {
+    if (!world.random_.one_in(4)) continue;
+    side(index, [&] { world.die(index, world.random_.one_in(2)); });
+    knowing = knowing && index != owner;  // what says so may be lost with its power
+  }
+  const std::size_t winner = world.random_.below(2);
+  say("{} is to survive", world.node(winner).name);
+  world.shared_.network.mend("a", "b");
+  for (std::size_t index : {0, 1}) world.start(index);
+  // An owner that never noticed that it was alone has no side: it follows. That is found out group by group.
+  std::set<GroupId> split;
+  for (int attempt = 0;; ++attempt) {
+    SIM_CHECK(attempt < 60, "the split brain cannot be ended");
+    for (std::size_t index : {0, 1})
+      if (!world.node(index).up()) world.start(index);
+    const bool told = world.run_until(
+        [&] {
+          return world.node(0).up() && world.node(1).up() && !world.split_groups(world.node(0)).empty() &&
+                 !world.split_groups(world.node(1)).empty();
+        },
+        20 * kSecond);
+    if (!told) break;
+    const std::size_t at = world.random_.below(2);
+    const std::vector<GroupId> groups = world.split_groups(world.node(at));
+    split.insert(groups.begin(), groups.end());
+    auto answer = world.command(at, [&](Node::Done done) {
+      world.node(at).node->resolve(groups, at == winner, std::move(done));
+    });
+    say("resolve on {}: {}", world.node(at).name, !answer ? "no answer" : *answer ? **answer : answer->error().message);
+    world.pass_time(kSecond);
+  }
+  SIM_CHECK(!split.empty() || !knowing, "two sides that both have gone on are no split brain");
+  const auto survivor = [&](GroupId group) { return split.contains(group) ? winner : 1 - owner; };
+  for (auto& [object, image] : world.images_) {
+    const std::size_t stays = survivor(object);
+    image = branches[stays].at(object);
+    image.replaces(branches[1 - stays].at(object));
+  }
+  world.names_ = std::move(names[survivor(kNameSpace)]);
+  world.writer_ = winner;
+  world.converge("after the split");
+  for (auto& [object, image] : world.images_)
+    world.check_kept(world.node(1 - survivor(object)), object);
+  world.heal();
   return true;
 }
 
@@ -175,6 +294,35 @@ void run_story(std::uint64_t seed, bool with_force) {
 
 void run_cluster_scenario(std::uint64_t seed) { run_story(seed, false); }
 void run_failover_scenario(std::uint64_t seed) { run_story(seed, true); }
+
+// Persons promote, demote, unmount, and leave a node off for long.
+void run_administration_scenario(std::uint64_t seed) {
+  ClusterPlan plan;
+  plan.orphans_go = false;
+  ClusterWorld world(seed, plan);
+  const std::uint64_t rounds = world.random_.between(1, 3);
+  for (std::uint64_t round = 0; round < rounds; ++round) {
+    const std::uint64_t steps = world.random_.between(5, 40);
+    for (std::uint64_t i = 0; i < steps; ++i) {
+      world.random_.one_in(5) ? administer(world) : step(world);
+      for (auto& node : world.nodes_) node->check();
+    }
+    world.heal();
+  }
+}
+
+void run_split_scenario(std::uint64_t seed) {
+  ClusterPlan plan;
+  plan.on_peer_loss = OnPeerLoss::kContinue;
+  plan.orphans_go = false;
+  ClusterWorld world(seed, plan);
+  const std::uint64_t rounds = world.random_.between(1, 2);
+  for (std::uint64_t round = 0; round < rounds; ++round) {
+    const std::uint64_t steps = world.random_.between(5, 20);
+    for (std::uint64_t i = 0; i < steps; ++i) step(world);
+    if (!split_brain(world)) return;
+  }
+}
 
 // A writer that is faster than the line, in async mode: it is slowed down, and the peer, which stays
 // connected, never loses its share of the journal.

@@ -62,6 +62,12 @@ class ClusterWorld {
   // After the death of the daemon alone, now and then: the holder starts the next one at once. False:
   // the node is down.
   bool resume(std::size_t index);
+  // What a person asks for. Without force: whoever owns then has all that was acknowledged.
+  void promote(std::size_t index);
+  void demote(std::size_t index);
+  void unmount(std::size_t index);
+  // By force: the owner is lost. False: the node died under it.
+  bool promote_by_force(std::size_t index);
   void fail_disk(std::size_t index);
   void mend_disks();
 
@@ -92,8 +98,8 @@ class ClusterWorld {
   void heal();
   // 6: where both have one position of an image that is at rest, their stores are the same.
   void compare_stores();
-  // 7: what was given up for `node`'s sake is kept on the other one.
-  void check_kept(ClusterNode& from);
+  // 7: what was given up of the image on that node is kept there.
+  void check_kept(ClusterNode& from, ObjectId object);
   bool freezes() const {
     return shared_.settings.on_peer_loss == OnPeerLoss::kFreeze &&
            shared_.settings.mode != ReplicationMode::kAsync;

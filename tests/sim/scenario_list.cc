@@ -18,6 +18,9 @@ const std::vector<Scenario>& scenarios() {
        3},
       {"failover", "the same, and one is taken over by force while it is dead",
        run_failover_scenario, 3},
+      {"administration", "two nodes: promotions, demotions, unmounts, long absences, among deaths and cuts",
+       run_administration_scenario, 2},
+      {"split", "both sides of a split brain go on, and a person chooses one", run_split_scenario, 2},
       {"slow-line", "an asynchronous peer on a line that is slower than the writer",
        run_slow_line_scenario, 1},
   };

@@ -13,6 +13,8 @@ void run_failing_scenario(std::uint64_t seed);
 void run_full_scenario(std::uint64_t seed);
 void run_cluster_scenario(std::uint64_t seed);
 void run_failover_scenario(std::uint64_t seed);
+void run_administration_scenario(std::uint64_t seed);
+void run_split_scenario(std::uint64_t seed);
 void run_slow_line_scenario(std::uint64_t seed);
 
 }  // namespace vmfs::sim
