@@ -36,6 +36,8 @@ void Node::Impl::on_group_changed(GroupId group, RecordType because) {
     closed_to_follow.erase(group);
     for (const char* key : {"split", "whole", "follow"}) problem(fmt::format("{}-{}", key, group), "");
     log_notice("{}: the copy is complete here", shown(group));
+    // Its names may have been gone here, and it was this node's before.
+    if (state->owner == options.node && volume.gate(group) == Gate::kSuspended) unsettled.insert(group);
     volume.reopen(group);
   }
   // What this node has taken from somebody who never gave it to a peer, that peer gets now.

@@ -55,6 +55,27 @@ TEST_SUITE("node parting") {
     CHECK(contains(kept_copies(t.a(), "web.img"), "tail"));
   }
 
+  TEST_CASE("an image that comes back with the side that survives is its owner's again") {
+    Parting t(207);
+    REQUIRE(ok(t.a().make("b's own")) == "");
+    t.settle();
+    REQUIRE(ok(t.b().promote("b's own", false)) == "");
+    const GroupId own = t.a().group("b's own");
+    t.settle();
+    t.cut();
+    REQUIRE(ok(t.b().promote("", true)) == "");
+    auto removed = t.b().change([&] { return t.b().volume->unlink(t.b().caller, kRootObject, "b's own"); });
+    REQUIRE(ok(removed) == "");
+    REQUIRE(ok(t.a().make("on a")) == "");
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return t.a().volume->group(kNameSpace)->split && t.b().volume->group(kNameSpace)->split; }));
+    REQUIRE(ok(t.resolve(t.a(), {kNameSpace}, true)) == "");
+    t.check_equal();
+    CHECK(t.b().volume->gate(own) == Gate::kOpen);
+    REQUIRE(ok(t.a().write("b's own", 0, "from a")) == "");
+    t.check_equal();
+  }
+
   TEST_CASE("an image that was made while the names were split is kept when they follow") {
     Parting t(203);
     t.cut();
