@@ -92,7 +92,7 @@ void add_replication_commands(CommandLine& line) {
   line.add("resolve", "End a split brain: choose which side survives")
       .required("PATH", arguments->paths, paths_help)
       .required("--keep", arguments->keep, {"local", "peer"},
-                "local or peer; the other side is kept read-only under .snapshots/")
+                "local or peer; the other side is kept read-only under .snapshots/ (its names in STORE/kept-names/)")
       .runs([arguments] {
         return report(change(arguments->paths, {{"command", "resolve"}, {"keep", arguments->keep}}));
       });

@@ -113,7 +113,8 @@ std::string plain_words(const Place& place) {
 
 Result<> inspect_kept_names(const std::string& path, const Line& line) {
   VMFS_ASSIGN(std::string text, read_small_file(path));
-  line("names that only this node had, and gave up to follow another; object id, mode, name:");
+  line("names that this node had, and gave up to follow another; object id, type, mode, owner and group, time in "
+       "seconds since 1970, name:");
   print_lines(text, "  ", line);
   return {};
 }

@@ -54,6 +54,7 @@ json peer_to_json(const PeerStatus& peer, const VolumeSettings& settings) {
       {"received_lsn", peer.received},
       {"durable_lsn", peer.durable},
       {"applied_lsn", peer.applied},
+      {"journal_reused", peer.journal_reused},
       {"copies_due", peer.copies_due},
       {"copies_here", peer.copies_here},
       {"copies_whole", peer.copies_whole},

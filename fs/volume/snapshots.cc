@@ -1,6 +1,7 @@
 // What a node keeps of a state that it gives up, and what it would have to fetch again.
 #include <algorithm>
 
+#include "fs/base/printable.h"
 #include "fs/journal/record_reader.h"
 #include "fs/volume/impl.h"
 
@@ -97,8 +98,13 @@ Result<> Volume::keep_as_snapshot(GroupId id, const std::string& name) {
       std::shared_lock lock(v.names_mutex_);
       for (const auto& [object, inode] : v.tree_.objects()) {
         if (inode->local || object == kRootObject) continue;
-        listing += fmt::format("{} {:06o} {}\n", object, inode->attributes().permissions,
-                               v.tree_.path_of(*inode));
+        const FileStat attributes = inode->attributes();
+        const bool link = inode->type == FileType::kSymlink;
+        const char* type = link ? "symlink" : inode->is_directory() ? "directory" : "image";
+        listing += fmt::format("{} {:9} {:04o} {}:{} {} {}{}{}\n", object, type, attributes.permissions, attributes.uid,
+                               attributes.gid, attributes.mtime_ns / 1'000'000'000,
+                               printable_name(v.tree_.path_of(*inode)), link ? " -> " : "",
+                               link ? printable_name(inode->target) : "");
       }
     }
     constexpr const char* kDirectory = "kept-names";

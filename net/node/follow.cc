@@ -153,7 +153,9 @@ void Node::Impl::follow(Peer& peer, GroupId group) {
       [this, id = peer.info.id, number = peer.connection->number, group, name, outcome](Result<> result) {
         for (const auto& [each, what] : outcome->kept) kept[each] = what;
         if (auto known = outcome->kept.find(group); known != outcome->kept.end() && known->second.name == name)
-          log_notice("{}: what only this node had is kept as .snapshots/{}", shown(group), name);
+          log_notice("{}: what only this node had is kept as {}", shown(group),
+                     group == kNameSpace ? fmt::format("kept-names/{}.txt in the store", name)
+                                         : fmt::format(".snapshots/{}", name));
         Peer* peer = peer_by_id(id);
         if (peer == nullptr || !peer->stream || peer->connection->number != number) return;
         GroupCourse* mine = course(*peer, group);

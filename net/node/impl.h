@@ -98,6 +98,7 @@ struct Peer {
   PeerSync sync = PeerSync::kLost;
   bool full = false;
   std::int64_t full_since_ns = 0;
+  bool reuse_told = false;  // that the journal does not hold all that it lacks, since it was lost
   // How this node stands in the peer's eyes, and what it was told about itself last.
   Standing told;
   std::optional<Standing> said;
@@ -329,6 +330,7 @@ struct Node::Impl final : Volume::Observer {
   NodeStatus status(const std::vector<GroupId>& groups);
   Held held_by(const Peer& peer, const GroupState& state);
   PeerStatus peer_status(Peer& peer);
+  bool lacks_reused(const Peer& peer);
   Lag most_lag(Peer& peer, bool stopped);
   Lag lag_of(Peer& peer, const GroupState& state, const Held& held, std::uint64_t size);
   ImageStatus image_status(const GroupState& state);

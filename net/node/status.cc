@@ -134,6 +134,7 @@ PeerStatus Node::Impl::peer_status(Peer& peer) {
   // Below the journal's beginning there is nothing that anybody could lack.
   out.received = out.durable = out.applied =
       std::max(peer.persisted.confirmed, volume.journal().oldest_lsn());
+  out.journal_reused = lacks_reused(peer);
   out.copies_whole = peer.copies_whole;
   out.copies_partial = peer.copies_partial;
   if (peer.stream) {
@@ -150,6 +151,12 @@ PeerStatus Node::Impl::peer_status(Peer& peer) {
     out.copy_bytes_total = peer.stream->copies.bytes_total();
   }
   return out;
+}
+
+// What it lacks has gone from the journal: past the share that is kept for who is away.
+bool Node::Impl::lacks_reused(const Peer& peer) {
+  return !peer.stream && peer.persisted.last_contact_wall_ns != 0 &&
+         peer.persisted.confirmed < volume.journal().oldest_lsn();
 }
 
 // The most that the peer can lack of any group: all of the journal since what it has confirmed. (A stream that has
@@ -265,6 +272,9 @@ std::string Node::Impl::lost_text(const PeerStatus& status, std::size_t owned_th
     else if (*status.lag.records != 0)
       text += fmt::format("; it lacks {} record{} since, {}", *status.lag.records,
                           *status.lag.records == 1 ? "" : "s", human_size(status.lag.bytes));
+    if (status.journal_reused)
+      text += "; the journal does not hold all of that any more: images that were changed since are copied whole when it is "
+              "back, and cannot be used there until that ends";
   }
   // They find each other again by themselves: refused ones rarely do, before somebody has mended the cause.
   if (status.link != LinkState::kRefused)

@@ -49,6 +49,7 @@ struct PeerStatus {
   PeerSync sync = PeerSync::kLost;
   bool copies_here = false;        // kFullCopy: it is this node that is copied to
   Lag lag;  // of the groups that it does not own: what it has not confirmed durable
+  bool journal_reused = false;     // it is away, and not all that it lacks is in the journal any more
   std::uint64_t copies_due = 0;    // groups of which it has no state: they are being copied, or about to be
   // This node's journal up to where the peer has received it, has it durable, and has it in its store.
   Lsn received = 0, durable = 0, applied = 0;

@@ -117,6 +117,10 @@ def journal_outgrown_while_cut(scratch):
             fio(pair.a / "disk.img", size="24m", rw="randwrite", bs="64k", iodepth=4, direct=1, fsync=50,
                 randseed=number + 1)
         before = pair.a.copies()
+        told = "the journal does not hold all of that any more"
+        wait_until(lambda: any(told in problem for problem in pair.a.status()["problems"]), what="that it is outgrown")
+        assert pair.a.status()["peers"][0]["journal_reused"]
+        assert "<4>b: has been away for longer than the journal keeps records for it" in pair.a.logs()
         pair.wan.rate(4_000_000)
         pair.wan.mend()
         wait_until(lambda: pair.b.image("disk.img")["role"] == "inconsistent", what="the copy's beginning")
@@ -126,6 +130,7 @@ def journal_outgrown_while_cut(scratch):
         assert pair.b.image("disk.img")["role"] == "inconsistent", "the copy had ended: the refusals prove nothing"
         pair.wan.rate(0)
         pair.settle(timeout=60)
+        assert not pair.a.status()["peers"][0]["journal_reused"]
         assert pair.a.copies() > before and pair.b.copies() == 0
         said = f"<4>{pair.a / 'disk.img'}: is copied whole to b: the journal space of what it lacks was reused"
         assert said in pair.a.logs().splitlines(), pair.a.logs()
@@ -164,6 +169,8 @@ def owner_dies_and_comes_back(scratch):
             file.seek(500_000)
             file.write(b"only a has this")
         os.mkdir(pair.a / "only-on-a")
+        os.chown(pair.a / "only-on-a", 12, 34)
+        os.symlink("where it leads", pair.a / "link-on-a")
         pair.a.kill_node()
         pair.wan.cut()
         pair.wan.flow()
@@ -203,7 +210,10 @@ def owner_dies_and_comes_back(scratch):
             assert error.errno == errno.EROFS, error
         pair.stop()
         same(pair.a.stored("x.img"), pair.b.stored("x.img"))
-        assert "only-on-a" in vmfs("inspect", os.path.join(pair.a.store, "kept-names")).stdout
+        listed = vmfs("inspect", os.path.join(pair.a.store, "kept-names")).stdout
+        for line in (r"[0-9a-f]{16} directory 0755 12:34 \d{10} only-on-a", r"[0-9a-f]{16} symlink +0777 0:0 \d{10} link-on-a "
+                     r"-> where it leads", r"[0-9a-f]{16} image +0\d{3} 0:0 \d{10} x\.img"):
+            assert re.search(line, listed), f"{line} is not in: {listed}"
         # Whoever has seen what was kept has the space back.
         shutil.rmtree(pair.a.stored(".snapshots"))
         pair.a.mount()
