@@ -1,6 +1,7 @@
 // Two nodes: changes on either, ownership that moves, cuts, deaths and power losses of one or both,
 // disks that fail and fill up, takings by force, slow lines. Then everything is mended,
 // and the nodes must agree and hold what was promised.
+#include <algorithm>
 #include <set>
 
 #include "tests/sim/cluster_world.h"
@@ -190,12 +191,16 @@ bool split_brain(ClusterWorld& world) {
   };
   if (!owns_all(owner)) {
     world.promote(owner);
+    world.pass_time(kSecond);  // the other hears of it
     if (!world.node(owner).up() || !owns_all(owner)) return true;
   }
   if (world.crashed_) world.settle_all(world.node(owner), false);
   world.crashed_ = false;
+  // A peer that fell silent is noticed after five seconds.
+  constexpr std::int64_t kSurelyNoticed = 8 * kSecond;
   world.shared_.network.cut("a", "b");
-  world.pass_time(static_cast<std::int64_t>(world.random_.below(10 * kSecond)));
+  bool noticed = world.random_.one_in(2);
+  if (noticed) world.pass_time(kSurelyNoticed);
   // From here on each node has its own truth.
   std::map<ObjectId, ClusterImage> branches[2] = {world.images_, world.images_};
   ClusterNames names[2] = {world.names_, world.names_};
@@ -206,32 +211,55 @@ bool split_brain(ClusterWorld& world) {
     std::swap(world.images_, branches[index]);
     std::swap(world.names_, names[index]);
   };
-  bool knowing = false;  // that it was alone, the owner wrote
-  auto write_all = [&](std::size_t index) {
+  std::set<GroupId> wrote[2], knowing;  // of the owner: changed when it knew that it was alone
+  // False: a node died under it.
+  auto write_some = [&](std::size_t index) {
     bool all = true;
-    knowing = knowing || (index == owner && !world.node(index).in_sync());
+    std::set<GroupId> changed;
     side(index, [&] {
-      for (auto& [object, image] : world.images_)
+      for (auto& [object, image] : world.images_) {
+        if (world.random_.one_in(4)) continue;
+        changed.insert(object);
         for (std::uint64_t i = world.random_.between(1, 3); i != 0 && all; --i) all = world.write(index, object);
+      }
       const std::size_t changes = world.names_.changes().size();
-      if (all) world.change_names(index);
-      all = all && world.node(index).up() && world.names_.changes().size() > changes;
-      if (all && world.random_.one_in(2)) world.flush(index);
+      if (all && !world.random_.one_in(4)) {
+        world.change_names(index);
+        changed.insert(kNameSpace);
+        all = world.node(index).up() && world.names_.changes().size() > changes;
+      }
+      if (index == owner && noticed) knowing = changed;
+      if (all && world.random_.one_in(2) && !changed.empty()) {
+        auto group = changed.begin();
+        std::advance(group, world.random_.below(changed.size()));
+        world.flush(index, *group);
+        // Which is answered when it is clear that nobody will hear of it.
+        if (index == owner && world.shared_.settings.mode != ReplicationMode::kAsync) knowing.insert(*group);
+      }
       all = all && world.node(index).up();
     });
+    wrote[index].merge(changed);
     return all;
   };
   const bool before = world.random_.one_in(2);
-  if (before && !write_all(owner)) return false;
+  if (before && !write_some(owner)) return false;
   if (!world.promote_by_force(1 - owner)) return false;
   side(1 - owner, [&] { world.settle_all(world.node(1 - owner), true); });
-  if (!write_all(1 - owner)) return false;
-  if ((!before || world.random_.one_in(2)) && !write_all(owner)) return false;
-  for (std::size_t index : {0, 1}) {
-    if (!world.random_.one_in(4)) continue;
-    side(index, [&] { world.die(index, world.random_.one_in(2)); });
-    knowing = knowing && index != owner;  // what says so may be lost with its power
+  // What has not reached the other is the owner's, too.
+  for (auto& [object, image] : branches[owner])
+    if (branches[1 - owner].at(object).writes().size() < image.writes().size()) wrote[owner].insert(object);
+  if (names[1 - owner].changes().size() < names[owner].changes().size()) wrote[owner].insert(kNameSpace);
+  if (!write_some(1 - owner)) return false;
+  if (!before || world.random_.one_in(2)) {
+    world.pass_time(kSurelyNoticed);
+    noticed = true;
+    const std::set<GroupId> earlier = knowing;
+    if (!write_some(owner)) return false;
+    knowing.insert(earlier.begin(), earlier.end());
   }
+  // Not by power: what only one of them has is to be there when they meet.
+  for (std::size_t index : {0, 1})
+    if (world.random_.one_in(4)) side(index, [&] { world.die(index, false); });
   const std::size_t winner = world.random_.below(2);
   say("{} is to survive", world.node(winner).name);
   world.shared_.network.mend("a", "b");
@@ -256,20 +284,35 @@ bool split_brain(ClusterWorld& world) {
       world.node(at).node->resolve(groups, at == winner, std::move(done));
     });
     say("resolve on {}: {}", world.node(at).name, !answer ? "no answer" : *answer ? **answer : answer->error().message);
-    world.pass_time(kSecond);
+    world.pass_time(static_cast<std::int64_t>(world.random_.below(2 * kSecond)));
+    if (world.random_.one_in(6)) world.shared_.network.reset("a", "b");
+    const std::size_t dies = world.random_.below(2);
+    if (world.random_.one_in(8) && world.node(dies).up()) side(dies, [&] { world.die(dies, false); });
   }
-  SIM_CHECK(!split.empty() || !knowing, "two sides that both have gone on are no split brain");
-  const auto survivor = [&](GroupId group) { return split.contains(group) ? winner : 1 - owner; };
+  for (GroupId group : knowing)
+    SIM_CHECK(!wrote[1 - owner].contains(group) || split.contains(group),
+              "both sides of group {} have gone on, and that is no split brain", group);
+  world.converge("after the split");
+  // Where it was no split brain one side has followed: never one that had gone on knowingly, of two that have written.
+  const auto survivor = [&](GroupId group) -> std::size_t {
+    if (split.contains(group)) return winner;
+    if (!wrote[owner].contains(group)) return 1 - owner;
+    if (group == kNameSpace) {
+      const auto found = world.names_of(world.node(0));
+      return found && ClusterNames(names[owner]).settle(*found, false).empty() ? owner : 1 - owner;
+    }
+    const auto cells = world.read(world.node(0), group);
+    return cells && ClusterImage(branches[owner].at(group)).settle(*cells, false, 0, 0).empty() ? owner : 1 - owner;
+  };
+  world.names_ = names[survivor(kNameSpace)];
+  world.writer_ = winner;
   for (auto& [object, image] : world.images_) {
     const std::size_t stays = survivor(object);
     image = branches[stays].at(object);
+    if (!wrote[1 - stays].contains(object)) continue;
     image.replaces(branches[1 - stays].at(object));
+    world.check_kept(world.node(1 - stays), object);
   }
-  world.names_ = std::move(names[survivor(kNameSpace)]);
-  world.writer_ = winner;
-  world.converge("after the split");
-  for (auto& [object, image] : world.images_)
-    world.check_kept(world.node(1 - survivor(object)), object);
   world.heal();
   return true;
 }

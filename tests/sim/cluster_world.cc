@@ -267,10 +267,10 @@ bool ClusterWorld::write(std::size_t index, ObjectId object) {
   return done->has_value();
 }
 
-void ClusterWorld::flush(std::size_t index) {
+void ClusterWorld::flush(std::size_t index, std::optional<GroupId> group) {
   ClusterNode& node = *nodes_[index];
-  const bool names = random_.one_in(4);
-  const ObjectId object = names ? kNameSpace : pick_image();
+  const bool names = group ? *group == kNameSpace : random_.one_in(4);
+  const ObjectId object = group ? *group : names ? kNameSpace : pick_image();
   // Where nothing may be changed a flush promises nothing, and leaves no trace either.
   const bool open = node.volume->gate(object) == Gate::kOpen;
   // It promises what is there now: not what a crash may have taken before.

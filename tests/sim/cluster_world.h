@@ -75,7 +75,7 @@ class ClusterWorld {
 
   ObjectId pick_image();
   bool write(std::size_t index, ObjectId object);  // or zeros, or a truncation. True: acknowledged
-  void flush(std::size_t index);
+  void flush(std::size_t index, std::optional<GroupId> group = {});
   void change_names(std::size_t index);
   void unlink_while_open(std::size_t index);
   // True: acknowledged. The image stays known, for what is kept of it, until forget_image().
