@@ -59,6 +59,39 @@ void ClusterWorld::unmount(std::size_t index) {
   if (!node.unmount()) crashed_ = true;
 }
 
+bool ClusterWorld::replace(std::size_t index) {
+  ClusterNode& stays = *nodes_[1 - index];
+  ClusterNode& gone = *nodes_[index];
+  if (gone.up()) die(index, true);
+  auto removed = command(1 - index, [&](Node::Done done) { stays.node->remove_peer(gone.id, std::move(done)); });
+  if (!removed) return false;
+  SIM_CHECK(removed->has_value(), "{} cannot be removed: {}", gone.name, removed->error().message);
+  say("{} is removed", gone.name);
+  if (random_.one_in(2) && gone.start({&stays})) {
+    // It was repaired after all, and nobody has told it.
+    pass_time(static_cast<std::int64_t>(random_.below(20 * kSecond)));
+    if (!stays.up()) return false;
+    SIM_CHECK(stays.node->status().peers.empty(), "{} was removed, and is a peer again", gone.name);
+    if (gone.up()) {
+      for (const GroupState& state : gone.volume->groups())
+        SIM_CHECK(gone.volume->gate(state.id) != Gate::kOpen, "{} was removed, and group {} is open there", gone.name,
+                  state.id);
+      die(index, true);
+    }
+  }
+  const std::string name = gone.name;
+  replaced_.push_back(std::move(nodes_[index]));
+  nodes_[index] = std::make_unique<ClusterNode>(shared_, name);
+  nodes_[index]->create(true);
+  for (auto& [object, image] : images_) {
+    image.lost_memory(index, 0);
+    image.forget_left();
+  }
+  shared_.network.mend("a", "b");
+  nodes_[index]->start({&stays});
+  return true;
+}
+
 bool ClusterWorld::promote_by_force(std::size_t index) {
   ClusterNode& node = *nodes_[index];
   // The first attempt may find out that the owner is lost; a person asks again then.

@@ -57,6 +57,8 @@ class ClusterImage {
   // What the settling by force has left out was the only copy of something: one of these, kept on the
   // node that was left, must have it. Forgets it.
   std::string check_kept(const std::vector<std::vector<ChangeNumber>>& kept);
+  // The node that was left is gone for good, with what it alone had.
+  void forget_left() { discarded_.clear(); }
   // Both have gone on from one state, and this one survives: what the other has must be kept.
   void replaces(const ClusterImage& other) { discarded_ = {{other.writes_, other.promised()}}; }
 

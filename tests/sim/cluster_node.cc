@@ -87,9 +87,14 @@ bool ClusterNode::start(const std::vector<ClusterNode*>& peers, bool resume) {
   node_options.settings = shared_.settings;
   node_options.seed = shared_.random.next() | 1;
   node_options.peers = known_peers_;
+  node_options.removed = removed_;
   NodeCallbacks callbacks;
   callbacks.admitted = [this] { joining_ = false; };
   callbacks.settings_changed = [this](const VolumeSettings& settings) { shared_.settings = settings; };
+  callbacks.peer_removed = [this](NodeId id) {
+    std::erase_if(known_peers_, [id](const PeerInfo& known) { return known.id == id; });
+    removed_.push_back(id);
+  };
   callbacks.peer_changed = [this](const PeerInfo& info) {
     for (PeerInfo& known : known_peers_)
       if (known.address == info.address) {

@@ -91,6 +91,7 @@ class ClusterNode {
   std::unique_ptr<Disk> journal_disk_;
   std::unique_ptr<VolumeInvariants> invariants_;
   std::vector<PeerInfo> known_peers_;
+  std::vector<NodeId> removed_;
   bool joining_ = false;
   ConnectionId connection_{};
   std::set<std::uint64_t> unanswered_;

@@ -142,6 +142,12 @@ bool take_by_force(ClusterWorld& world) {
   const std::size_t names = world.names_.changes().size();
   world.change_names(world.writer_);
   if (!node.up() || world.names_.changes().size() == names) return false;
+  if (world.random_.one_in(4)) {
+    if (!world.replace(from)) return false;
+    world.converge("after another node has joined");
+    if (removed) world.forget_image(*removed);
+    return true;
+  }
   world.start(from);
   world.converge("after the return of a failed primary");
   for (auto& [object, image] : world.images_) world.check_kept(world.node(from), object);

@@ -66,6 +66,8 @@ class ClusterWorld {
   void promote(std::size_t index);
   void demote(std::size_t index);
   void unmount(std::size_t index);
+  // The node is gone for good: it is removed from the volume, and another one joins. False: the one that stays died.
+  bool replace(std::size_t index);
   // By force: the owner is lost. False: the node died under it.
   bool promote_by_force(std::size_t index);
   void fail_disk(std::size_t index);
@@ -113,6 +115,7 @@ class ClusterWorld {
   Random random_;
   const ClusterPlan plan_;
   std::vector<std::unique_ptr<ClusterNode>> nodes_;
+  std::vector<std::unique_ptr<ClusterNode>> replaced_;  // what is still planned for them finds them
   std::map<ObjectId, ClusterImage> images_;
   ClusterNames names_;
   std::size_t writer_ = 0;  // who writes mostly
