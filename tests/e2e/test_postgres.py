@@ -6,7 +6,7 @@ import re
 import subprocess
 import time
 
-from lib.nodes import Pair
+from lib.nodes import Pair, kill_at_once
 from lib.runner import Skip, case
 from lib.scratch import run
 
@@ -93,5 +93,7 @@ def pgbench_taken_over(scratch):
         as_postgres(binary("pg_checksums"), "--check", "-D", data, timeout=240)
         pair.a.mount()
         pair.settle(timeout=120)
+        kill_at_once([pair.a, pair.b])
+        pair.start()
         pair.stop()
         run("diff", "-r", "--no-dereference", pair.a.stored("pg"), pair.b.stored("pg"), timeout=240)

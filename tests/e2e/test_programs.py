@@ -251,6 +251,8 @@ def qcow2_taken_over(scratch):
         run("qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2", scratch / "raw", b / "copy.qcow2")
         pair.a.mount()
         pair.settle()
+        kill_at_once([a, b])
+        pair.start()
         pair.stop()
         run("cmp", a.stored("busy.qcow2"), b.stored("busy.qcow2"))
         for name in ("base.qcow2", "top.qcow2", "copy.qcow2"):
