@@ -111,8 +111,10 @@ std::string plain_words(const Place& place) {
   return "";
 }
 
-Result<> inspect_kept_names(const std::string& path, const Line& line) {
-  VMFS_ASSIGN(std::string text, read_small_file(path));
+Result<> inspect_kept_names(const Place& place, const Line& line) {
+  VMFS_ASSIGN(auto disk, open_posix_disk(place.directory));
+  VMFS_ASSIGN(Bytes content, read_whole_file(*disk, place.name, "inspect.read"));
+  const std::string text(reinterpret_cast<const char*>(content.data()), content.size());
   line("names that this node had, and gave up to follow another; object id, type, mode, owner and group, time in "
        "seconds since 1970, name:");
   print_lines(text, "  ", line);
@@ -220,7 +222,7 @@ Result<> inspect_file(const std::string& path, const InspectOptions& options, co
     return {};
   }
   if (status.type() != stdfs::file_type::regular) return inspect_stored(place, line);
-  if (stdfs::path(place.directory).filename() == "kept-names") return inspect_kept_names(absolute, line);
+  if (stdfs::path(place.directory).filename() == "kept-names") return inspect_kept_names(place, line);
   VMFS_ASSIGN(auto disk, open_posix_disk(place.directory));
   VMFS_ASSIGN(auto file, disk->open(place.name, OpenMode::kRead, "inspect.open"));
   std::array<std::byte, 8> head{};

@@ -426,6 +426,8 @@ Result<> Volume::Impl::begin_base(VolumeGroup& group, const RecordHeader& header
   group.taker = begin.taker;
   group.inconsistent = true;
   group.split = false;
+  // This journal may hold records beyond that position, of a branch that was given up: they keep their numbers.
+  if (begin.owner == node_) group.epoch_events.store(epoch_events_.load() - 1);
   // Whoever is behind what was copied cannot be caught up from here.
   group.recycled = {EpochId{header.epoch}, header.seq};
   journal_->with_reservations_locked(

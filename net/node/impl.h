@@ -99,6 +99,7 @@ struct Peer {
   bool full = false;
   std::int64_t full_since_ns = 0;
   bool reuse_told = false;  // that the journal does not hold all that it lacks, since it was lost
+  Lsn reuse_looked_at = 0;  // when that began there
   // How this node stands in the peer's eyes, and what it was told about itself last.
   Standing told;
   std::optional<Standing> said;
@@ -369,6 +370,7 @@ struct Node::Impl final : Volume::Observer {
   std::unordered_map<GroupId, Wanted> wanted;
   std::set<GroupId> releasing, taking;
   std::unordered_map<GroupId, std::int64_t> reopen_again_ns;  // see give_up_asking()
+  std::set<GroupId> revived;         // owned here, and brought back by a peer's copy: taken anew before they are changed
   std::set<GroupId> unsettled;       // owned here since before the start, or named to us: not resumed yet
   std::vector<std::unique_ptr<Promotion>> promotions;
   std::vector<std::unique_ptr<Resolution>> resolutions;

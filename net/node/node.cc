@@ -300,12 +300,15 @@ void Node::Impl::periodic(std::int64_t now_ns) {
   const bool away = std::any_of(peers.begin(), peers.end(), [](const auto& peer) { return !peer->stream; });
   if (away && now_ns >= tell_parts_ns) tell_parts();
   for (auto& peer : peers) {
-    const bool reused = lacks_reused(*peer);
-    if (reused && !peer->reuse_told)
-      log_warning("{}: has been away for longer than the journal keeps records for it: images that were changed since are "
-                  "copied whole when it is back",
-                  peer->info.name);
-    peer->reuse_told = reused;
+    if (const Lsn oldest = volume.journal().oldest_lsn(); oldest != peer->reuse_looked_at || peer->stream) {
+      peer->reuse_looked_at = oldest;
+      const bool reused = lacks_reused(*peer);
+      if (reused && !peer->reuse_told)
+        log_warning("{}: has been away for longer than the journal keeps records for it: images that were changed since "
+                    "are copied whole when it is back",
+                    peer->info.name);
+      peer->reuse_told = reused;
+    }
     if (!peer->stream) {
       // Its heartbeats come, so nothing else would end this; and who is frozen waits for it.
       if (peer->connection != nullptr && now_ns - peer->connected_ns > kCompareWait)

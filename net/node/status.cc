@@ -155,8 +155,15 @@ PeerStatus Node::Impl::peer_status(Peer& peer) {
 
 // What it lacks has gone from the journal: past the share that is kept for who is away.
 bool Node::Impl::lacks_reused(const Peer& peer) {
-  return !peer.stream && peer.persisted.last_contact_wall_ns != 0 &&
-         peer.persisted.confirmed < volume.journal().oldest_lsn();
+  if (peer.stream) return false;
+  // Not known since the start, so it is said of the journal as a whole.
+  if (!peer.held_when_lost)
+    return peer.persisted.confirmed != 0 && peer.persisted.confirmed < volume.journal().oldest_lsn();
+  const std::vector<GroupState> groups = volume.groups();
+  return std::any_of(groups.begin(), groups.end(), [&](const GroupState& state) {
+    auto held = peer.held_when_lost->find(state.id);
+    return held != peer.held_when_lost->end() && held->second.seq < state.recycled.seq;
+  });
 }
 
 // The most that the peer can lack of any group: all of the journal since what it has confirmed. (A stream that has

@@ -29,6 +29,7 @@ void Node::Impl::on_group_changed(GroupId group, RecordType because) {
     unsettled.erase(group);
     closed_to_follow.erase(group);
     kept.erase(group);
+    revived.erase(group);
     return;
   }
   if (because == RecordType::kBaseEnd) {
@@ -36,8 +37,12 @@ void Node::Impl::on_group_changed(GroupId group, RecordType because) {
     closed_to_follow.erase(group);
     for (const char* key : {"split", "whole", "follow"}) problem(fmt::format("{}-{}", key, group), "");
     log_notice("{}: the copy is complete here", shown(group));
-    // Its names may have been gone here, and it was this node's before.
-    if (state->owner == options.node && volume.gate(group) == Gate::kSuspended) unsettled.insert(group);
+    // It was this node's, and gone here. What this journal has of it beyond the copy is of a branch that was given up,
+    // and must not be taken for what comes now: so it begins anew.
+    if (state->owner == options.node && volume.gate(group) == Gate::kSuspended) {
+      revived.insert(group);
+      unsettled.insert(group);
+    }
     volume.reopen(group);
   }
   // What this node has taken from somebody who never gave it to a peer, that peer gets now.
@@ -98,7 +103,7 @@ void Node::Impl::settle() {
     facts.following = parted(group) || closed_to_follow.contains(group);
     facts.inconsistent = state->inconsistent;
     if (!may_settle(facts)) continue;
-    if (named) {
+    if (named || (mine && revived.contains(group))) {
       take(group, EpochCause::kTaken, [](Result<>) {});
     } else if (!mine) {
       unsettled.erase(group);
@@ -331,7 +336,9 @@ void Node::Impl::release(GroupId group, NodeId taker, std::function<void(Result<
 }
 
 bool Node::Impl::may_still_take(const GroupState& state, EpochCause cause) {
-  if (cause == EpochCause::kTaken) return raw(state.owner) == 0 && state.taker == options.node;
+  if (cause == EpochCause::kTaken)
+    return (raw(state.owner) == 0 && state.taker == options.node) ||
+           (state.owner == options.node && revived.contains(state.id) && volume.gate(state.id) == Gate::kSuspended);
   return answer_promote(promote_facts(state.id, true)) == PromoteAnswer::kTakeForced;
 }
 
@@ -365,6 +372,7 @@ void Node::Impl::take(GroupId group, EpochCause cause, std::function<void(Result
           taking.erase(group);
           if (result) {
             unsettled.erase(group);
+            revived.erase(group);
             problem(fmt::format("take-{}", group), "");
             unmatched.insert(group);
             match_frozen();

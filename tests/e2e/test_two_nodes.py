@@ -120,7 +120,8 @@ def journal_outgrown_while_cut(scratch):
         told = "the journal does not hold all of that any more"
         wait_until(lambda: any(told in problem for problem in pair.a.status()["problems"]), what="that it is outgrown")
         assert pair.a.status()["peers"][0]["journal_reused"]
-        assert "<4>b: has been away for longer than the journal keeps records for it" in pair.a.logs()
+        wait_until(lambda: "<4>b: has been away for longer than the journal keeps records for it" in pair.a.logs(),
+                   what="the log's word on it")
         pair.wan.rate(4_000_000)
         pair.wan.mend()
         wait_until(lambda: pair.b.image("disk.img")["role"] == "inconsistent", what="the copy's beginning")

@@ -55,8 +55,17 @@ void ClusterWorld::unmount(std::size_t index) {
   run_until([&] { return node.life != life || node.node->idle(); }, 30 * kSecond);
   if (node.life != life) return;
   say("{} is unmounted: {}", node.name, *handed ? **handed : handed->error().message);
-  // What the disk has not taken is in the journal, or was never promised.
-  if (!node.unmount()) crashed_ = true;
+  // What a disk that fails has not taken is in the journal, or was never promised.
+  const bool journal_failed = node.journal_failed;
+  if (!node.unmount()) {
+    if (journal_failed)
+      for (auto& [object, image] : images_) image.lost_memory(index, 0);
+    crashed_ = true;
+  } else if (random_.one_in(2)) {
+    // Nothing is left to be lost.
+    say("{} loses its power while it is off", node.name);
+    node.disk.lose_power();
+  }
 }
 
 bool ClusterWorld::replace(std::size_t index) {
@@ -67,6 +76,7 @@ bool ClusterWorld::replace(std::size_t index) {
   if (!removed) return false;
   SIM_CHECK(removed->has_value(), "{} cannot be removed: {}", gone.name, removed->error().message);
   say("{} is removed", gone.name);
+  shared_.network.mend("a", "b");
   if (random_.one_in(2) && gone.start({&stays})) {
     // It was repaired after all, and nobody has told it.
     pass_time(static_cast<std::int64_t>(random_.below(20 * kSecond)));
@@ -87,7 +97,6 @@ bool ClusterWorld::replace(std::size_t index) {
     image.lost_memory(index, 0);
     image.forget_left();
   }
-  shared_.network.mend("a", "b");
   nodes_[index]->start({&stays});
   return true;
 }

@@ -14,7 +14,8 @@ ClusterNode::ClusterNode(ClusterShared& shared, std::string name_in)
             .metadata_order =
                 shared.random.one_in(2) ? MetadataOrder::kGlobal : MetadataOrder::kPerDirectory},
            shared.random.next(), &shared.clock),
-      shared_(shared) {
+      shared_(shared),
+      peer_journal_max_(shared.random.one_in(2) ? 0 : 1u << 20) {
   if (!disk.make_directory("journal", "sim")) fail_scenario("the journal's directory");
   journal_disk_ = disk.subdirectory("journal");
   disk.set_hook([this](const DiskCall& call) -> std::optional<int> {
@@ -34,6 +35,7 @@ VolumeOptions ClusterNode::options() const {
   options.journal.node = id;
   options.journal.segment_size = 1u << 20;
   options.journal.size_max = 6u << 20;
+  options.peer_journal_max = peer_journal_max_;
   options.memory_max = shared_.memory_max;
   options.has_peers = !known_peers_.empty();
   options.joining = joining_;

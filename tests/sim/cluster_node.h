@@ -88,6 +88,7 @@ class ClusterNode {
   void note(const RecordHeader& header, ByteView payload, Lsn end);
 
   ClusterShared& shared_;
+  const std::uint64_t peer_journal_max_;  // 0: half of the journal
   std::unique_ptr<Disk> journal_disk_;
   std::unique_ptr<VolumeInvariants> invariants_;
   std::vector<PeerInfo> known_peers_;

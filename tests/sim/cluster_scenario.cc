@@ -162,8 +162,9 @@ void overflow(ClusterWorld& world) {
   if (world.other(index).up()) world.die(1 - index, world.random_.one_in(2));
   const std::uint64_t writes = world.random_.between(100, 400);
   for (std::uint64_t i = 0; i < writes && world.node(index).up(); ++i) {
-    if (!world.write(index, world.pick_image())) return;
-    if (world.random_.one_in(20)) world.flush(index);
+    const ObjectId image = world.pick_image();
+    if (world.node(index).volume->gate(image) == Gate::kOpen && !world.write(index, image)) return;
+    if (world.random_.one_in(20) && world.node(index).up()) world.flush(index);
     if (world.random_.one_in(10)) world.pass_time(static_cast<std::int64_t>(world.random_.below(kSecond)));
   }
   world.start(1 - index);
@@ -299,10 +300,12 @@ bool split_brain(ClusterWorld& world) {
     SIM_CHECK(!wrote[1 - owner].contains(group) || split.contains(group),
               "both sides of group {} have gone on, and that is no split brain", group);
   world.converge("after the split");
-  // Where it was no split brain one side has followed: never one that had gone on knowingly, of two that have written.
+  // Where it was no split brain one side has followed: of two that have written the owner, which did not know; and nobody
+  // who had gone on knowingly. An owner that did not know and a taker that wrote nothing: either.
   const auto survivor = [&](GroupId group) -> std::size_t {
     if (split.contains(group)) return winner;
-    if (!wrote[owner].contains(group)) return 1 - owner;
+    if (!wrote[owner].contains(group) || wrote[1 - owner].contains(group)) return 1 - owner;
+    if (knowing.contains(group)) return owner;
     if (group == kNameSpace) {
       const auto found = world.names_of(world.node(0));
       return found && ClusterNames(names[owner]).settle(*found, false).empty() ? owner : 1 - owner;

@@ -61,8 +61,12 @@ TEST_SUITE("node parting") {
     t.settle();
     REQUIRE(ok(t.b().promote("b's own", false)) == "");
     const GroupId own = t.a().group("b's own");
+    REQUIRE(ok(t.b().write("b's own", 0, "common")) == "");
     t.settle();
-    t.cut();
+    t.cluster.network.cut("a", "b");
+    REQUIRE(ok(t.b().write("b's own", 0, "given up")) == "");  // before anybody notices: in the epoch that a knows
+    const Position given_up = t.b().volume->group(own)->position();
+    t.cluster.run(10 * kSecond);
     REQUIRE(ok(t.b().promote("", true)) == "");
     auto removed = t.b().change([&] { return t.b().volume->unlink(t.b().caller, kRootObject, "b's own"); });
     REQUIRE(ok(removed) == "");
@@ -72,6 +76,13 @@ TEST_SUITE("node parting") {
     REQUIRE(ok(t.resolve(t.a(), {kNameSpace}, true)) == "");
     t.check_equal();
     CHECK(t.b().volume->gate(own) == Gate::kOpen);
+    // What comes now is told from what was given up.
+    CHECK(t.b().volume->group(own)->history.back().epoch != given_up.epoch);
+    CHECK(t.b().volume->group(own)->history.back().parent.seq < given_up.seq);
+    t.cluster.network.reset("a", "b");
+    REQUIRE(ok(t.b().write("b's own", 100, "from b")) == "");
+    t.check_equal();
+    CHECK(t.a().read("b's own", 0, 6) == "common");
     REQUIRE(ok(t.a().write("b's own", 0, "from a")) == "");
     t.check_equal();
   }
