@@ -103,7 +103,8 @@ void Node::Impl::settle() {
     facts.following = parted(group) || closed_to_follow.contains(group);
     facts.inconsistent = state->inconsistent;
     if (!may_settle(facts)) continue;
-    if (named || (mine && revived.contains(group))) {
+    if (!mine) revived.erase(group);
+    if (named || (revived.contains(group) && volume.gate(group) == Gate::kSuspended)) {
       take(group, EpochCause::kTaken, [](Result<>) {});
     } else if (!mine) {
       unsettled.erase(group);

@@ -8,7 +8,6 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from lib.nodes import Node, Pair, VMFS, vmfs
@@ -195,9 +194,8 @@ def mounted_in_the_foreground(scratch):
         try:
             wait_until(lambda: node.mounted() and os.path.exists(os.path.join(node.store, "run/control")), what="mounted")
             daemon = node.status()["daemon"]["pid"]
-            begun = time.monotonic()
+            # By the daemon's lock: what is said after the patience with a holder that may be about to end is another text.
             refused(["mount", node.store, node.mnt], "in use", f"mounted on {node.mnt}")
-            assert time.monotonic() - begun < 1
             os.kill(holder.pid, signal.SIGKILL)
             os.kill(daemon, signal.SIGKILL)
         finally:
