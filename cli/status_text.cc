@@ -260,9 +260,10 @@ std::string status_text(const json& answer, const StatusTextOptions& options) {
 
   const json& journal = part_of(status, "journal");
   const json& space = part_of(status, "store_space");
-  out += fmt::format("  journal {} of {}, {} not yet in the store; store has {} free of {}\n",
+  out += fmt::format("  journal {} of {}, {}/s written, {} not yet in the store; store has {} free of {}\n",
                      human_size(bytes_of(journal, "bytes_used")),
                      human_size(bytes_of(journal, "bytes_max")),
+                     human_size(bytes_of(journal, "write_bytes_per_second")),
                      human_size(bytes_of(journal, "unapplied_bytes")),
                      human_size(bytes_of(space, "bytes_available")),
                      human_size(bytes_of(space, "bytes_total")));

@@ -101,7 +101,7 @@ enum class RecordType : std::uint8_t {
 enum RecordFlags : std::uint16_t {
   kKeepAllocated = 1,
   kKeepSize = 2,
-  kBatchEnd = 4,  // the last record of a batch: what came so far is a state that may be shown
+  kBatchEnd = 4,  // reserved: the last record of a batch that was merged; what came so far is a state that may be shown
   kGenerationStart = 8,  // kPad: first record after a recovery
 };
 

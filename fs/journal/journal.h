@@ -107,9 +107,7 @@ class Journal {
   // kTaken, kReleased, kBase* and flushes may use the last segment, which others leave free, so that
   // a full journal can still be handed over and checkpointed.
   Result<Reservation> reserve(Draft& draft, SequenceCursor* cursor);
-  // kInvalid: the payload exceeds payload_max(). One thread may have kReservationsMax uncommitted.
-  static constexpr std::size_t kReservationsMax = 1024;
-  // Reserves several drafts with nothing in between. At most 64. All or none.
+  // Reserves several drafts with nothing in between. At most 64. All or none. kInvalid: a payload exceeds payload_max().
   Result<> reserve_all(std::span<Draft> drafts, SequenceCursor* cursor, std::span<Reservation> out);
   // Hashes the payload (unless header.payload_hash is already set and `hashed`), finishes the header
   // and returns when everything up to reservation.end is written. While a failed sync or write is

@@ -121,33 +121,4 @@ Comparison compare_histories(const GroupHistory& local_in, const GroupHistory& r
   return rule(ruling.verdict, ruling.rule);
 }
 
-bool history_contains(const std::vector<EpochEntry>& epochs, const Position& last,
-                      const Position& record) {
-  if (epochs.empty()) return false;
-  for (std::size_t i = 0; i < epochs.size(); ++i) {
-    if (epochs[i].epoch != record.epoch) continue;
-    std::uint64_t end = i + 1 < epochs.size() ? epochs[i + 1].parent.seq : last.seq;
-    // `last` may lie before the chain's end.
-    bool after_last = false;
-    for (std::size_t j = 0; j < i; ++j) after_last |= epochs[j].epoch == last.epoch;
-    if (after_last) return false;
-    if (epochs[i].epoch == last.epoch) end = std::min(end, last.seq);
-    return record.seq <= end;
-  }
-  return epochs.front().parent.epoch == record.epoch && record.seq <= epochs.front().parent.seq;
-}
-
-const char* to_string(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::kEqual: return "equal";
-    case Verdict::kLocalAhead: return "local-ahead";
-    case Verdict::kRemoteAhead: return "remote-ahead";
-    case Verdict::kLocalFollows: return "local-follows";
-    case Verdict::kRemoteFollows: return "remote-follows";
-    case Verdict::kSplitBrain: return "split-brain";
-    case Verdict::kUnrelated: return "unrelated";
-  }
-  return "?";
-}
-
 }  // namespace vmfs

@@ -37,12 +37,4 @@ struct Comparison {
 // compare(a, b) is the mirror image of compare(b, a).
 Comparison compare_histories(const GroupHistory& local, const GroupHistory& remote);
 
-// Whether the record (epoch, seq) belongs to the history, and lies at or before `position` in it.
-// A record of an epoch that was trimmed counts as before everything if `epoch` is unknown to the chain
-// but for the parent of its first entry.
-bool history_contains(const std::vector<EpochEntry>& epochs, const Position& last,
-                      const Position& record);
-
-const char* to_string(Verdict verdict);
-
 }  // namespace vmfs

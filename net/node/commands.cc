@@ -74,6 +74,12 @@ void Node::Impl::check_commands() {
   for (auto& [done, result] : finished) done(std::move(result));
 }
 
+std::vector<GroupId> Node::Impl::these_or_all(std::vector<GroupId> groups) {
+  if (groups.empty())
+    for (const GroupState& state : volume.groups()) groups.push_back(state.id);
+  return groups;
+}
+
 std::optional<Result<std::string>> Node::Impl::evaluate(const WaitFor& wait) {
   bool holds = true;
   switch (wait.condition) {
@@ -83,23 +89,20 @@ std::optional<Result<std::string>> Node::Impl::evaluate(const WaitFor& wait) {
     case Condition::kInSync:
       for (const auto& peer : peers) holds &= peer->sync == PeerSync::kInSync;
       // Nor may this node lack anything: a peer may be copying to it, or be about to.
-      holds &= unsettled.empty();
-      if (holds && !peers.empty())
-        for (const GroupState& state : volume.groups())
-          holds &= !state.history.empty() && !state.inconsistent && !receiving(state.id) &&
-                   !parted(state.id);
+      for (GroupId group : holds ? these_or_all(wait.groups) : std::vector<GroupId>()) {
+        auto state = volume.group(group);
+        holds &= state && !unsettled.contains(group) &&
+                 (peers.empty() || (!state->history.empty() && !state->inconsistent && !state->split &&
+                                    !receiving(group) && !parted(group)));
+      }
       break;
-    case Condition::kReady: holds = ready(nullptr); break;
-    case Condition::kPrimary: {
-      std::vector<GroupId> groups = wait.groups;
-      if (groups.empty())
-        for (const GroupState& state : volume.groups()) groups.push_back(state.id);
-      for (GroupId group : groups) {
+    case Condition::kReady: holds = ready(wait.groups, nullptr); break;
+    case Condition::kPrimary:
+      for (GroupId group : these_or_all(wait.groups)) {
         auto state = volume.group(group);
         holds &= state && state->owner == options.node && volume.gate(group) == Gate::kOpen;
       }
       break;
-    }
   }
   if (!holds) return std::nullopt;
   return Result<std::string>(std::string());
@@ -239,18 +242,24 @@ void Node::Impl::hand_over_all(std::int64_t deadline_ns, Done done) {
 }
 
 void Node::Impl::resolve(std::vector<GroupId> groups, bool keep_local, Done done) {
-  bool all = groups.empty();
-  if (all)
-    for (const GroupState& state : volume.groups())
-      if (state.split) groups.push_back(state.id);
+  const std::vector<GroupId> named = groups;
+  if (named.empty())
+    for (const GroupState& state : volume.groups()) groups.push_back(state.id);
   unique(groups);
-  if (groups.empty()) return done(std::string("nothing is in split brain"));
+  // Of a directory only some images may be: the others are well.
+  std::erase_if(groups, [this](GroupId group) {
+    auto state = volume.group(group);
+    return !state || !state->split;
+  });
+  if (groups.empty() && named.empty()) return done(std::string("nothing is in split brain"));
+  if (groups.empty())
+    return done(fail(ErrorKind::kInvalid, EINVAL,
+                     fmt::format("{}{}: is not in split brain", shown(named.front()),
+                                 named.size() > 1 ? fmt::format(" and {} more", named.size() - 1) : "")));
   auto resolution = std::make_unique<Resolution>();
   resolution->deadline_ns = now() + kResolveWait;
+  std::vector<Peer*> others;  // nothing is begun before all can be
   for (GroupId group : groups) {
-    auto state = volume.group(group);
-    if (!state || !state->split)
-      return done(fail(ErrorKind::kInvalid, EINVAL, fmt::format("{}: is not in split brain", shown(group))));
     Peer* other = nullptr;
     for (auto& peer : peers) {
       GroupCourse* found = peer->stream ? course(*peer, group) : nullptr;
@@ -262,9 +271,11 @@ void Node::Impl::resolve(std::vector<GroupId> groups, bool keep_local, Done done
                                    "that is given up can be kept and copied",
                                    shown(group))));
     resolution->groups.insert(group);
-    if (!keep_local) send(*other, Resolve{group, other->info.id});
+    others.push_back(other);
   }
-  if (keep_local)
+  if (!keep_local)
+    for (std::size_t i = 0; i < groups.size(); ++i) send(*others[i], Resolve{groups[i], others[i]->info.id});
+  else
     for (GroupId group : groups)
       win(group, [this, group](Result<> result) {
         if (!result) problem(fmt::format("split-{}", group), result.error().message);

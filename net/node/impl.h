@@ -325,6 +325,7 @@ struct Node::Impl final : Volume::Observer {
   void hand_over_all(std::int64_t deadline_ns, Done done);
   void check_commands();
   std::string shown(GroupId group);
+  std::vector<GroupId> these_or_all(std::vector<GroupId> groups);  // empty: all
   std::optional<Result<std::string>> evaluate(const WaitFor& wait);
 
   // --- status.cc
@@ -340,7 +341,8 @@ struct Node::Impl final : Volume::Observer {
   std::string behind_text(const PeerStatus& status);
   void stranded_problems(const std::vector<GroupState>& groups, const std::vector<PeerStatus>& shown_peers,
                          std::vector<std::string>& out);
-  bool ready(std::string* why);
+  // `groups` as in Node::wait(). `why`: what is missing, unless it is null.
+  bool ready(const std::vector<GroupId>& groups, std::string* why);
   bool brings(const Peer& peer);
 
   Node& node;
@@ -358,6 +360,8 @@ struct Node::Impl final : Volume::Observer {
   std::int64_t started_ns = 0;
   Lsn started_lsn = 0;  // the journal's end then
   std::int64_t next_periodic_ns = 0;
+  std::uint64_t write_rate = 0;  // bytes a second into the journal
+  Lsn rate_counted_lsn = 0;
   bool settled_once = false;
 
   std::vector<std::unique_ptr<Peer>> peers;

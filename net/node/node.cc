@@ -180,6 +180,7 @@ void Node::Impl::start() {
   started_ns = now();
   started_lsn = volume.journal().written_lsn();
   next_periodic_ns = started_ns + kPeriod;
+  rate_counted_lsn = volume.journal().written_lsn();
   for (auto& peer : peers) {
     set_deference(*peer);
     peer->back_off.begin(started_ns);
@@ -296,6 +297,9 @@ void Node::Impl::reconsider() {
 
 void Node::Impl::periodic(std::int64_t now_ns) {
   next_periodic_ns = now_ns + kPeriod;
+  const Lsn end = volume.journal().written_lsn();
+  write_rate = (write_rate + (end - rate_counted_lsn)) / 2;
+  rate_counted_lsn = end;
   look_at_parts();
   const bool away = std::any_of(peers.begin(), peers.end(), [](const auto& peer) { return !peer->stream; });
   if (away && now_ns >= tell_parts_ns) tell_parts();

@@ -47,7 +47,7 @@ struct NodeCallbacks {
 // What one can wait for.
 enum class Condition : std::uint8_t {
   kConnected,  // a link to every peer
-  kInSync,     // every peer is in sync, and this node lacks nothing that they have
+  kInSync,     // every peer is in sync, this node lacks nothing that they have, and no group is in split brain
   kReady,      // ownership of every group is settled (resumed here, or another's), and what the peers had is here
   kPrimary,    // this node may change the given groups
 };
@@ -81,7 +81,8 @@ class Node final : public ReplicationHooks, public LinkEvents {
   void promote(std::vector<GroupId> groups, bool force, Done done);
   // Gives the groups (all that are owned here, if empty) to a peer in sync.
   void demote(std::vector<GroupId> groups, bool force, Done done);
-  // Settles a split brain: the side that is not kept is put under .snapshots/ and copied anew.
+  // Settles the split brain of those of the groups (empty: of all) that are in one: the side that is not kept is put
+  // under .snapshots/ and copied anew. All are begun, or none; kInvalid: none of those named is in split brain.
   void resolve(std::vector<GroupId> groups, bool keep_local, Done done);
   void remove_peer(NodeId peer, Done done);
   void set_settings(VolumeSettings settings, Done done);
@@ -90,7 +91,8 @@ class Node final : public ReplicationHooks, public LinkEvents {
   // returns when it has confirmed; by the deadline (Clock::monotonic_ns) at the latest.
   void hand_over_all(std::int64_t deadline_ns, Done done);
 
-  // Calls `done` once the condition holds, maybe at once. The number cancels it.
+  // Calls `done` once the condition holds for these groups (empty: for the whole volume; links and what peers lack are
+  // the volume's in any case), maybe at once. The number cancels it.
   std::uint64_t wait(Condition condition, std::vector<GroupId> groups, Done done);
   void cancel_wait(std::uint64_t number);
 

@@ -182,7 +182,7 @@ void Node::Impl::check_promotions(std::vector<std::pair<Done, Result<std::string
     }
     if (now() >= promotion->deadline_ns)
       for (GroupId group : std::set<GroupId>(promotion->groups))
-        give_up(group, {ErrorKind::kBusy, EBUSY,
+        give_up(group, {ErrorKind::kBusy, ETIMEDOUT,
                         fmt::format("{}: could not be taken within 15 seconds; see vmfs status", shown(group))});
     if (!promotion->groups.empty()) continue;
     if (promotion->error) {

@@ -60,18 +60,21 @@ Role role_of(const GroupState& state, Gate gate, NodeId self) {
 
 }  // namespace
 
-bool Node::Impl::ready(std::string* why) {
+bool Node::Impl::ready(const std::vector<GroupId>& groups, std::string* why) {
   auto because = [&](std::string text) {
     if (why != nullptr) *why = std::move(text);
     return false;
   };
-  if (!unsettled.empty()) {
+  std::vector<GroupId> open = groups;
+  if (open.empty())
+    open.assign(unsettled.begin(), unsettled.end());
+  else
+    std::erase_if(open, [this](GroupId group) { return !unsettled.contains(group); });
+  if (!open.empty()) {
     for (const auto& peer : peers)
       if (!peer->heard) return because(fmt::format("{} has not been heard since the start", peer->info.name));
-    return because(fmt::format("still being settled: {}{}", shown(*unsettled.begin()),
-                               unsettled.size() > 1
-                                   ? fmt::format(" and {} more", unsettled.size() - 1)
-                                   : std::string()));
+    return because(fmt::format("still being settled: {}{}", shown(open.front()),
+                               open.size() > 1 ? fmt::format(" and {} more", open.size() - 1) : std::string()));
   }
   std::string missing;
   if (!all_heard() && !may_go_on_alone()) missing = "not every peer has been heard";
@@ -79,9 +82,11 @@ bool Node::Impl::ready(std::string* why) {
     if (peer->heard && brings(*peer)) missing = fmt::format("not all that {} has is here yet", peer->info.name);
   if (missing.empty()) return true;
   // Ready if all is ours anyway (taken by force, or the daemon went on).
-  for (const GroupState& state : volume.groups())
-    if (state.owner != options.node || volume.gate(state.id) != Gate::kOpen)
-      return because(fmt::format("{} belongs to {}, and {}", shown(state.id), name_of(state.owner), missing));
+  for (GroupId group : these_or_all(groups)) {
+    auto state = volume.group(group);
+    if (state && (state->owner != options.node || volume.gate(group) != Gate::kOpen))
+      return because(fmt::format("{} belongs to {}, and {}", shown(group), name_of(state->owner), missing));
+  }
   return true;
 }
 
@@ -368,8 +373,9 @@ NodeStatus Node::Impl::status(const std::vector<GroupId>& wanted_groups) {
   out.node = options.node;
   out.node_name = options.node_name;
   out.settings = options.settings;
-  out.ready = ready(&out.ready_reason);
+  out.ready = ready({}, &out.ready_reason);
   out.written = volume.journal().written_lsn();
+  out.write_bytes_per_second = write_rate;
   written_times.note(out.written, now());
   for (const auto& peer : peers) out.peers.push_back(peer_status(*peer));
 

@@ -53,7 +53,7 @@ struct PeerStatus {
   std::uint64_t copies_due = 0;    // groups of which it has no state: they are being copied, or about to be
   // This node's journal up to where the peer has received it, has it durable, and has it in its store.
   Lsn received = 0, durable = 0, applied = 0;
-  std::uint64_t bytes_sent = 0, bytes_received = 0;  // since the start, payloads as on the wire
+  std::uint64_t bytes_sent = 0, bytes_received = 0;  // on this connection, payloads as on the wire
   std::uint64_t send_bytes_per_second = 0, receive_bytes_per_second = 0;
   std::uint64_t copy_bytes_done = 0, copy_bytes_total = 0;  // kFullCopy
   // Copies to it that were begun since the start: of groups whole, and of ranges after it had parted.
@@ -103,6 +103,7 @@ struct NodeStatus {
   std::vector<ImageStatus> images;  // by path; the name space first
   std::vector<std::string> problems;  // what a person should know or do; empty: healthy
   Lsn written = 0;  // this node's journal
+  std::uint64_t write_bytes_per_second = 0;  // into the journal, from here and from peers; of the last seconds
   Lag lost;  // if this node died now: of all groups that it owns
   std::uint64_t lost_images = 0;  // images of which no peer has any state
 };

@@ -124,8 +124,12 @@ Session::Actions Session::message(const Message& message, std::int64_t now_ns) {
     maybe_establish(actions);
     return actions;
   }
-  if (std::holds_alternative<Welcome>(message)) {
+  if (const auto* welcome = std::get_if<Welcome>(&message)) {
     if (welcomed_) return refuse({RefusalReason::kProtocol, "a second welcome"});
+    if (welcome->version < identity_.own.version_oldest || welcome->version > identity_.own.version)
+      return refuse({RefusalReason::kVersion,
+                     fmt::format("welcomed with protocol version {}; {} speaks {} to {}", welcome->version,
+                                 identity_.own.self.name, identity_.own.version_oldest, identity_.own.version)});
     welcomed_ = true;
     maybe_establish(actions);
     return actions;

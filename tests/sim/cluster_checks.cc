@@ -1,6 +1,7 @@
 // What the nodes of a cluster must show together: equal stores, what was given up kept, nothing acknowledged
 // without the peer where that is forbidden; and how it all must end.
 #include <algorithm>
+#include <sstream>
 
 #include "tests/sim/cluster_world.h"
 
@@ -79,6 +80,28 @@ void ClusterWorld::check_kept(ClusterNode& from, ObjectId object) {
   }
   const std::string wrong = image.check_kept(kept);
   SIM_CHECK(wrong.empty(), "invariant 7: left on {}: {}", from.name, wrong);
+}
+
+void ClusterWorld::check_kept_names(ClusterNode& from, const ClusterNames& left) {
+  std::string wrong = "there is no list";
+  auto lists = from.disk.list("kept-names", "sim.check");
+  SIM_CHECK(lists.has_value(), "invariant 7: names left on {}: {}", from.name, lists.error().message);
+  for (const DirectoryEntry& list : *lists) {
+    auto content = read_whole_file(from.disk, "kept-names/" + list.name, "sim.check");
+    SIM_CHECK(content.has_value(), "read: {}", content.error().message);
+    ClusterNames::State names;
+    std::istringstream text(std::string(reinterpret_cast<const char*>(content->data()), content->size()));
+    for (std::string line; std::getline(text, line);) {
+      std::istringstream words(line);
+      std::string object, type, permissions, owner, time, name;
+      SIM_CHECK(words >> object >> type >> permissions >> owner >> time >> name, "{}: {}", list.name, line);
+      if (name.starts_with("open") || images_.contains(ObjectId{std::stoull(object, nullptr, 16)})) continue;
+      names[name] = static_cast<std::uint32_t>(std::stoul(permissions, nullptr, 8));
+    }
+    wrong = ClusterNames(left).settle(names, false);
+    if (wrong.empty()) return;
+  }
+  SIM_CHECK(false, "invariant 7: names left on {}: {}", from.name, wrong);
 }
 
 // Whether the other node can be heard.

@@ -313,7 +313,9 @@ bool split_brain(ClusterWorld& world) {
     const auto cells = world.read(world.node(0), group);
     return cells && ClusterImage(branches[owner].at(group)).settle(*cells, false, 0, 0).empty() ? owner : 1 - owner;
   };
-  world.names_ = names[survivor(kNameSpace)];
+  const std::size_t names_of = survivor(kNameSpace);
+  world.names_ = names[names_of];
+  if (wrote[1 - names_of].contains(kNameSpace)) world.check_kept_names(world.node(1 - names_of), names[1 - names_of]);
   world.writer_ = winner;
   for (auto& [object, image] : world.images_) {
     const std::size_t stays = survivor(object);

@@ -102,6 +102,7 @@ class ClusterWorld {
   void compare_stores();
   // 7: what was given up of the image on that node is kept there.
   void check_kept(ClusterNode& from, ObjectId object);
+  void check_kept_names(ClusterNode& from, const ClusterNames& left);
   bool freezes() const {
     return shared_.settings.on_peer_loss == OnPeerLoss::kFreeze &&
            shared_.settings.mode != ReplicationMode::kAsync;

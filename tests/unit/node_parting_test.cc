@@ -235,6 +235,49 @@ TEST_SUITE("node parting") {
     REQUIRE(ok(t.a().write("web.img", 0, "goes on")) == "");
   }
 
+  TEST_CASE("of what is named only what is in split brain is resolved, all of it or none") {
+    Parting t(210);
+    REQUIRE(ok(t.a().make("second.img")) == "");
+    REQUIRE(ok(t.a().make("well.img")) == "");
+    t.settle();
+    t.cut();
+    const GroupId second = t.a().group("second.img"), well = t.a().group("well.img");
+    for (const char* name : {"web.img", "second.img"}) {
+      REQUIRE(ok(t.b().promote(name, true)) == "");
+      REQUIRE(ok(t.a().write(name, 100, "from a")) == "");
+      REQUIRE(ok(t.b().write(name, 100, "from b")) == "");
+    }
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return t.a().volume->group(t.web)->split && t.a().volume->group(second)->split; }));
+    t.cluster.run(2 * kSecond);
+    // Who waits for one of the well ones is not held up by the others.
+    bool all = false, split = false, of_well = false;
+    t.a().node->wait(Condition::kInSync, {}, [&](const Result<std::string>&) { all = true; });
+    t.a().node->wait(Condition::kInSync, {t.web}, [&](const Result<std::string>&) { split = true; });
+    t.a().node->wait(Condition::kInSync, {well}, [&](const Result<std::string>&) { of_well = true; });
+    REQUIRE(t.cluster.until([&] { return of_well; }));
+    t.cluster.run(2 * kSecond);
+    CHECK_FALSE(all);
+    CHECK_FALSE(split);
+    auto refused = t.resolve(t.a(), {well}, false);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().message == "well.img: is not in split brain");
+    // Of one of them the other side has gone: none is begun.
+    t.cluster.network.cut("a", "b");
+    t.cluster.run(10 * kSecond);
+    refused = t.resolve(t.a(), {t.web, second, well}, false);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().message.find("the other side is not connected") != std::string::npos);
+    t.mend();
+    REQUIRE(t.cluster.until([&] { return ok(t.resolve(t.a(), {t.web, second, well}, false)) == ""; }));
+    REQUIRE(t.cluster.until([&] { return all && split; }));
+    t.check_equal();
+    for (const char* name : {"web.img", "second.img"}) {
+      CHECK(t.a().read(name, 100, 6) == "from b");
+      CHECK(contains(kept_copies(t.a(), name), "from a"));
+    }
+  }
+
   TEST_CASE("after a start a side of a split opens for nobody, however slow its disk and quick its guest") {
     Parting t(209);
     t.cut();

@@ -53,6 +53,24 @@ struct Pair {
   }
 };
 
+TEST_CASE("a welcome in a version that this side does not speak is refused") {
+  for (std::uint16_t version : {std::uint16_t{0}, std::uint16_t{kProtocolVersion + 1}}) {
+    CAPTURE(version);
+    Session session(node(1, {2}), true, 0);
+    (void)session.opened();
+    (void)session.message(node(2, {1}).own, 0);
+    bool closed = false;
+    for (const auto& action : session.message(Welcome{version}, 0)) {
+      CHECK_FALSE(std::holds_alternative<Session::EstablishedAction>(action));
+      if (const auto* close = std::get_if<Session::CloseAction>(&action)) {
+        closed = true;
+        CHECK(close->reason == RefusalReason::kVersion);
+      }
+    }
+    CHECK(closed);
+  }
+}
+
 TEST_CASE("two nodes that know each other shake hands") {
   Pair pair(node(1, {2}), node(2, {1}));
   pair.open();
