@@ -1,7 +1,7 @@
 // What two nodes say to each other. docs/PROTOCOL.md explains the exchange; nobody else knows an
 // offset. Each message is the body of one frame (the link cuts frames and authenticates them):
 //
-//   message := u8 type, u8 reserved (0), u16 reserved (0), fields
+//   message := u8 type, u8 flags (0 but for Records), u16 reserved (0), fields
 //
 // Fields are little-endian, as fs/base/bytes.h writes them. Decoders check every length and every
 // value before anything is allocated from it; bytes left over are an error.

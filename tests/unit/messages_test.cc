@@ -12,12 +12,6 @@ namespace {
 
 TEST_SUITE_BEGIN("messages");
 
-std::string hex(ByteView bytes) {
-  std::string out;
-  for (std::byte byte : bytes) out += fmt::format("{:02x}", static_cast<int>(byte));
-  return out;
-}
-
 Positions some_positions() {
   Positions positions;
   positions.last = true;
@@ -67,6 +61,7 @@ std::vector<Message> all_messages() {
 }
 
 TEST_CASE("every message comes back as it went, and no shorter or longer one is taken for it") {
+  CHECK(all_messages().size() == std::variant_size_v<Message>);
   for (const Message& message : all_messages()) {
     Bytes bytes = encode_message(message);
     CAPTURE(message.index());
@@ -79,17 +74,6 @@ TEST_CASE("every message comes back as it went, and no shorter or longer one is 
     bytes.push_back(std::byte{0});
     CHECK_FALSE(decode_message(bytes));
   }
-}
-
-TEST_CASE("golden bytes of version 1") {
-  CHECK(hex(encode_message(Ack{9, 8, 7, true})) ==
-        "06000000" "0900000000000000" "0800000000000000" "0700000000000000" "01");
-  CHECK(hex(encode_message(Want{GroupId{0x0102}, false})) == "08000000" "0201000000000000" "00");
-  CHECK(hex(encode_message(Heartbeat{1, 2})) == "0a000000" "0100000000000000" "0200000000000000");
-  CHECK(hex(encode_message(all_messages()[0])) ==
-        "01000000" "56484c4f" "0100" "0100" "0000000000000000" "09000000000000000000000000000000"
-        "0300000000000000" "00001000" "01" "0500000000000000" "06000000686f73742d61"
-        "0e0000003139322e302e322e313a37343131");
 }
 
 TEST_CASE("random damage never crashes a decoder") {
