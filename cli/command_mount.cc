@@ -31,6 +31,8 @@ namespace {
 
 // Applying all that is in a large journal takes its time; the store is not clean before.
 constexpr std::int64_t kUnmountNs = 600'000'000'000;
+// Only for what is said of it then.
+constexpr std::int64_t kOwnerNs = 2'000'000'000;
 constexpr std::int64_t kRestartNs = 60'000'000'000;
 
 // The program itself, by the path under which an upgrade puts the next one.
@@ -102,6 +104,20 @@ Result<> mount_volume(const std::string& store_argument, const std::string& moun
   return run_holder(holder);
 }
 
+// Asked before the end: whether what this node owns stays its own, because nobody can take it.
+bool stays_owner(const Target& target) {
+  using nlohmann::json;
+  const auto reply = ask(target, {{"command", "status"}, {"paths", json::array()}}, kOwnerNs);
+  if (!reply) return false;
+  const json& status = part_of(*reply, "status");
+  const json& peers = part_of(status, "peers");
+  const json& images = part_of(status, "images");
+  auto owned = [](const json& image) { return text_of(image, "role") == "primary"; };
+  return !peers.empty() &&
+         std::none_of(peers.begin(), peers.end(), [](const json& peer) { return text_of(peer, "state") == "in-sync"; }) &&
+         (owned(part_of(status, "name_space")) || std::any_of(images.begin(), images.end(), owned));
+}
+
 Result<> unmount_volume(const std::string& path, bool lazy) {
   VMFS_ASSIGN(Target target, resolve_target(path, StoreAllowed::kYes));
   if (target.mountpoint.empty()) {
@@ -130,8 +146,12 @@ Result<> unmount_volume(const std::string& path, bool lazy) {
     return fail(ErrorKind::kInvalid, EINVAL,
                 fmt::format("{} is not a mount point; it lies in {}", path, target.mountpoint));
   const bool served = status && (holder_alive(*status) || daemon_alive(*status));
+  const bool stays = served && !lazy && stays_owner(target);
   VMFS_TRY(unmount_and_wait(target.mountpoint, status, lazy, kUnmountNs));
   if (lazy) return {};
+  if (stays)
+    fmt::print("no peer was in sync: this node stays the owner of what it owned, and settles with its peers when it is "
+               "mounted again;\nto go on without it, on the other node:  vmfs promote --force\n");
   // Who ends well takes the status with it when the store is complete.
   auto left = read_holder_status(holder_status_path(target.store));
   if (!left || left->holder_pid != status->holder_pid) return {};

@@ -386,9 +386,10 @@ def commands_and_their_answers(scratch):
         answer(0, "inspect", a.store, parts=("store of volume test on node a",))
         answer(2, "promote", a.store, parts=("is a store",))
         answer(2, "umount", a / "guests", parts=("is not a mount point",))
-        answer(0, "umount", a.mnt)
+        assert vmfs("umount", a.mnt).stdout == ""
         answer(1, "umount", a.store, parts=("is not mounted",))
         answer(3, "status", a.store, parts=("is not mounted", f"vmfs mount {a.store}"))
         answer(0, "recover", a.store, parts=("is up to date",))
         # b owns all of it now, says that its peer is away, and what one can do about it.
         answer(3, "status", b.mnt, parts=("last heard", f"vmfs peer remove {b.mnt} a"))
+        answer(0, "umount", b.mnt, parts=("no peer was in sync", "vmfs promote --force"))
