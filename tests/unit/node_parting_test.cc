@@ -262,14 +262,23 @@ TEST_SUITE("node parting") {
     auto refused = t.resolve(t.a(), {well}, false);
     REQUIRE_FALSE(refused);
     CHECK(refused.error().message == "well.img: is not in split brain");
-    // Of one of them the other side has gone: none is begun.
+    // Without the other side nothing is begun.
     t.cluster.network.cut("a", "b");
     t.cluster.run(10 * kSecond);
     refused = t.resolve(t.a(), {t.web, second, well}, false);
     REQUIRE_FALSE(refused);
     CHECK(refused.error().message.find("the other side is not connected") != std::string::npos);
     t.mend();
-    REQUIRE(t.cluster.until([&] { return ok(t.resolve(t.a(), {t.web, second, well}, false)) == ""; }));
+    const auto compared = [&] {
+      const NodeStatus status = t.a().status();
+      return std::count_if(status.images.begin(), status.images.end(), [](const ImageStatus& image) {
+               return image.peers.at(0).state == "split";
+             }) == 2;
+    };
+    REQUIRE(t.cluster.until(compared));
+    CHECK(t.b().volume->group(t.web)->split);
+    CHECK(t.b().volume->group(second)->split);
+    REQUIRE(ok(t.resolve(t.a(), {t.web, second, well}, false)) == "");
     REQUIRE(t.cluster.until([&] { return all && split; }));
     t.check_equal();
     for (const char* name : {"web.img", "second.img"}) {

@@ -117,8 +117,8 @@ class Node:
         kill_at_once([self])
 
     def logs(self):
-        """The end of what holder and daemon wrote, and what they say now, for a failure's report."""
-        text = f"--- vmfs status {self.store}\n" + vmfs("status", self.store, check=False).stdout
+        """The end of what holder and daemon wrote, for a failure's report."""
+        text = ""
         for path in sorted(glob.glob(os.path.join(self.store, "run/*log*"))):
             if os.path.isfile(path):
                 with open(path, encoding="utf-8", errors="replace") as file:
@@ -186,6 +186,7 @@ class Pair:
         if kind:
             for node in (self.a, self.b):
                 print(node.logs(), flush=True)
+                print(vmfs("status", node.store, check=False).stdout, flush=True)
         self.wan.close()
 
 
