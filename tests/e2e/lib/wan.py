@@ -6,17 +6,34 @@ and answers each with a line: cut, mend, stall, flow, delay SECONDS, rate BYTES-
 """
 
 import asyncio
+import contextlib
+import itertools
 import os
+import random
 import socket
 import subprocess
 import sys
 
 
+def ports_to_listen_on():
+    """From a random one on, those that the kernel gives to no outgoing connection (ip(7), ip_local_port_range)."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        outgoing = range(int(file.read().split()[0]), 65536)
+    ports = range(max(1024, outgoing.start - 10000), outgoing.start) or outgoing
+    start = random.randrange(len(ports))
+    return itertools.cycle([*ports[start:], *ports[:start]])
+
+
+PORTS = ports_to_listen_on()
+
+
 def free_port():
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on now, for one listener: given to no other one, and no dialer can have it as its own
+    (who dials a port that nobody listens on, from that port, is connected to itself)."""
+    for port in PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Wan:
